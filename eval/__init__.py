@@ -1,0 +1,63 @@
+"""Metrics of generated images, the references they are measured against, grids, plots and tables.
+
+Import names from here, or files: a bare `import eval` hides the builtin.
+"""
+
+from .classifier import Classifier, label_agreement, load_classifier, save_classifier, train_classifier
+from .compare import compare, real_floor
+from .draw import Sampler, draw, draw_all
+from .features import Features, in_batches, pixels
+from .frechet import frechet_distance
+from .grid import by_class, grid, labelled_panels
+from .images import read_images, to_uint8, write_samples
+from .judge import judge
+from .kid import kernel_distance
+from .plots import loss_curves, metric_against_nfe
+from .precision_recall import precision_recall
+from .reference import Reference, make_reference, read_reference, write_reference
+from .report import print_report, table
+from .rows import Row, append_rows, count_name, read_rows
+from .run import Experiment, evaluate
+from .statistics import Statistics, mean_and_covariance
+
+__all__ = [
+    "Classifier",
+    "Experiment",
+    "Features",
+    "Reference",
+    "Row",
+    "Sampler",
+    "Statistics",
+    "append_rows",
+    "by_class",
+    "compare",
+    "count_name",
+    "draw",
+    "draw_all",
+    "evaluate",
+    "frechet_distance",
+    "grid",
+    "in_batches",
+    "judge",
+    "kernel_distance",
+    "label_agreement",
+    "labelled_panels",
+    "load_classifier",
+    "loss_curves",
+    "make_reference",
+    "mean_and_covariance",
+    "metric_against_nfe",
+    "pixels",
+    "precision_recall",
+    "print_report",
+    "read_images",
+    "read_reference",
+    "read_rows",
+    "real_floor",
+    "save_classifier",
+    "table",
+    "to_uint8",
+    "train_classifier",
+    "write_reference",
+    "write_samples",
+]

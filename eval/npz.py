@@ -1,0 +1,44 @@
+"""Plain arrays in npz files: nothing is unpickled, nothing is overwritten unasked."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+def read_npz(path: str | Path) -> dict[str, np.ndarray]:
+    """All arrays of an npz file, never unpickling.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not an npz file, or it holds Python objects.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {key: file[key] for key in file.files}
+    except FileNotFoundError:
+        raise
+    except Exception as error:
+        raise ValueError(f"{path}: not a readable npz file of plain arrays: {error}") from error
+
+
+def write_npz(path: str | Path, *, overwrite: bool, **arrays: Any) -> None:
+    """Write an npz file beside its place and then move it there.
+
+    Raises:
+        FileExistsError: the file exists and `overwrite` is False.
+        ValueError: the name does not end in .npz.
+    """
+    path = Path(path)
+    if path.suffix != ".npz":
+        raise ValueError(f"{path}: the name must end in .npz")
+    if path.exists() and not overwrite:
+        raise FileExistsError(f"{path} exists; ask to overwrite it, or choose another name")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.npz")
+    try:
+        np.savez(temporary, **arrays)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

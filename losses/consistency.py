@@ -1,0 +1,49 @@
+"""Discrete consistency training: CT, iCT and ECT are this recipe with their own pair law and distance."""
+
+import jax
+import jax.numpy as jnp
+
+from .couplings import independent
+from .distances import pseudo_huber
+from .paths import Path, at_least_float32, edm, expand, interpolate
+from .types import Batch, Coupling, Distance, Key, Loss, Net, Pairs
+
+
+def consistency(
+    net: Net,
+    x: Batch,
+    key: Key,
+    *,
+    pairs: Pairs,
+    target: Net | None = None,
+    distance: Distance = pseudo_huber,
+    path: Path = edm,
+    coupling: Coupling = independent,
+) -> Loss:
+    """weight d(net(x_t, t), stop_gradient(target(x_s, s))), x_t and x_s from one x and z (Song et al. 2023, alg. 3).
+
+    Args:
+        net: Consistency function f(x_t, t), an estimate of the data at the end of the trajectory.
+        x: Data [B, ...].
+        key: Draws t, s and z. Both calls see the same z; they share a dropout mask because the dropout key is in
+            the closure `net`.
+        pairs: Law of (t, s, weight): `pairs.ct`, `pairs.ict` or `pairs.ect` with their numbers and stage bound.
+        target: f at the target parameters; by default the network itself, as in iCT and ECT. CT passes an average.
+        distance: l2 or LPIPS in CT, pseudo-Huber over the whole example in iCT and ECT.
+        path: x_t = alpha x + sigma z.
+        coupling: Pairs data with noise.
+
+    Returns:
+        One float32 loss per example [B], and metrics `t` and `distance` (the loss without its weight).
+    """
+    key_t, key_z = jax.random.split(key)
+    x, z = coupling(key_z, at_least_float32(x))
+    t, s, weight = pairs(key_t, len(x))
+    prediction = net(interpolate(path, x, z, t), t)
+    # s = 0 is data, where the boundary condition gives f(x, 0) = x. The network is never asked there: its time input
+    # is ln s in most backbones, and a NaN in the unused branch of `where` would still poison the gradient.
+    s_positive = jnp.where(s > 0, s, t)
+    goal = (target or net)(interpolate(path, x, z, s_positive), s_positive)
+    goal = jax.lax.stop_gradient(jnp.where(expand(s, x) > 0, goal, x))
+    difference = distance(prediction, goal)
+    return weight * difference, {"t": t, "distance": difference}

@@ -1,0 +1,51 @@
+"""Conversions between data, noise, velocity and score, written once for every path.
+
+At a point x_t of a path any one of x, z, v = dx_t/dt and score = grad log p(x_t | x) fixes the others. Each
+function takes one of them and gives all four; what a caller does not use is never computed under jit.
+
+The algebra divides by alpha, sigma or the Wronskian sigma alpha' - alpha sigma', so x and v are infinite from z
+where alpha = 0 and z and score from x where sigma = 0. Nothing here clips.
+"""
+
+from typing import NamedTuple
+
+from .paths import Path, coefficients
+from .types import Batch, PerExample
+
+
+class Components(NamedTuple):
+    """The four ways to name one prediction at (x_t, t), each shaped like x_t."""
+
+    x: Batch
+    z: Batch
+    v: Batch
+    score: Batch
+
+
+def from_x(path: Path, x_t: Batch, x: Batch, t: PerExample) -> Components:
+    """Components of a data prediction (a denoiser's output); singular where sigma = 0."""
+    c = coefficients(path, t, x_t)
+    z = (x_t - c.alpha * x) / c.sigma
+    return Components(x=x, z=z, v=c.alpha_rate * x + c.sigma_rate * z, score=-z / c.sigma)
+
+
+def from_z(path: Path, x_t: Batch, z: Batch, t: PerExample) -> Components:
+    """Components of a noise prediction; singular where alpha = 0."""
+    c = coefficients(path, t, x_t)
+    x = (x_t - c.sigma * z) / c.alpha
+    return Components(x=x, z=z, v=c.alpha_rate * x + c.sigma_rate * z, score=-z / c.sigma)
+
+
+def from_v(path: Path, x_t: Batch, v: Batch, t: PerExample) -> Components:
+    """Components of a velocity prediction; regular wherever the Wronskian is not 0."""
+    c = coefficients(path, t, x_t)
+    wronskian = c.sigma * c.alpha_rate - c.alpha * c.sigma_rate
+    x = (c.sigma * v - c.sigma_rate * x_t) / wronskian
+    z = (c.alpha_rate * x_t - c.alpha * v) / wronskian
+    return Components(x=x, z=z, v=v, score=-z / c.sigma)
+
+
+def from_score(path: Path, x_t: Batch, score: Batch, t: PerExample) -> Components:
+    """Components of a score prediction; singular where alpha = 0."""
+    sigma = coefficients(path, t, x_t).sigma
+    return from_z(path, x_t, -sigma * score, t)

@@ -1,0 +1,64 @@
+"""Curricula: integers that grow while a consistency model trains, as functions of a traced step.
+
+All are exact integer arithmetic, so that no stage boundary moves by a step through rounding, and all trace to one
+program: a run compiles once, whatever its curriculum.
+"""
+
+import jax.numpy as jnp
+import numpy as np
+
+from ._shapes import Array, Int
+
+Step = Int[Array, ""]
+
+
+def ct_points(step: Step, *, steps: int, s0: int = 2, s1: int = 150) -> Step:
+    """Grid points N(k) = ceil(sqrt(k/K ((s1+1)^2 - s0^2) + s0^2) - 1) + 1 (Song et al. 2023, appendix C).
+
+    Grows from s0 at k = 0 to s1 + 1 at k = K = steps.
+
+    Raises:
+        ValueError: unless steps >= 1 and 2 <= s0 <= s1.
+    """
+    if steps < 1 or not 2 <= s0 <= s1:
+        raise ValueError(f"ct_points needs steps >= 1 and 2 <= s0 <= s1, got steps={steps}, s0={s0}, s1={s1}")
+    # N(k) > m exactly when k > K (m^2 - s0^2) / ((s1+1)^2 - s0^2): integers, where a float32 root would flip N.
+    m = np.arange(s0, s1 + 1, dtype=object)
+    first_steps = steps * (m**2 - s0**2) // ((s1 + 1) ** 2 - s0**2) + 1
+    return s0 + jnp.searchsorted(jnp.asarray(first_steps.astype(np.int32)), step, side="right").astype(jnp.int32)
+
+
+def ct_target_decay(points: Step, *, s0: int = 2, mu0: float = 0.9) -> Array:
+    """Decay mu(k) = exp(s0 ln mu0 / (N(k) - 1)) of CT's target average, float32 in (0, 1).
+
+    The paper's formula divides by N(k); this is the official code's, which the published runs used.
+    """
+    return jnp.exp(s0 * np.log(mu0) / (points - 1)).astype(jnp.float32)
+
+
+def ict_points(step: Step, *, steps: int, s0: int = 10, s1: int = 1280) -> Step:
+    """Grid points N(k) = min(s0 2^floor(k/K'), s1) + 1, doubling every K' steps (Song & Dhariwal 2023, eq. 11).
+
+    K' = floor(K / (log2 floor(s1/s0) + 1)): 11, 21, 41, ..., 1281 for the defaults, each for K/8 steps.
+
+    Raises:
+        ValueError: unless 1 <= s0 <= s1 and steps gives every stage at least one step.
+    """
+    if not 1 <= s0 <= s1:
+        raise ValueError(f"ict_points needs 1 <= s0 <= s1, got s0={s0}, s1={s1}")
+    stage_steps = int(steps // (np.log2(s1 // s0) + 1))
+    if stage_steps < 1:
+        raise ValueError(f"{steps} steps are too few for {int(np.log2(s1 // s0)) + 1} stages")
+    stage = jnp.minimum(step // stage_steps, (s1 // s0).bit_length())
+    return jnp.minimum(s0 << stage, s1) + 1
+
+
+def ect_stage(step: Step, *, stage_steps: int, last: int) -> Step:
+    """Stage floor(k / stage_steps) of ECT's shrinking hop, held at `last` (Geng et al. 2024, section 3.2).
+
+    Raises:
+        ValueError: unless stage_steps >= 1 and last >= 0.
+    """
+    if stage_steps < 1 or last < 0:
+        raise ValueError(f"ect_stage needs stage_steps >= 1 and last >= 0, got {stage_steps} and {last}")
+    return jnp.minimum(step // stage_steps, last)

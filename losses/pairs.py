@@ -1,0 +1,84 @@
+"""Pair laws: the two noise levels a consistency loss compares, and the weight of that comparison.
+
+A law is `pairs(key, n) -> t[n], s[n], weight[n]` with s < t on the EDM path, where t is the noise standard
+deviation. Bind the traced curriculum value and the numbers with partial.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.scipy.special import erf, erfinv
+
+from .types import Array, Key, PerExample
+
+Triple = tuple[PerExample, PerExample, PerExample]
+
+
+def karras_time(i: Array, points: Array, *, sigma_min: float, sigma_max: float, rho: float) -> Array:
+    """Ascending grid point i in [0, points - 1] of Karras et al. 2022, eq. 5; i and points may be traced."""
+    low, high = sigma_min ** (1 / rho), sigma_max ** (1 / rho)
+    return (low + i / (points - 1) * (high - low)) ** rho
+
+
+def ct(
+    key: Key, n: int, *, points: Array, sigma_min: float = 0.002, sigma_max: float = 80.0, rho: float = 7.0
+) -> Triple:
+    """Neighbours of a grid of `points` levels, every interval equally often, weight 1 (Song et al. 2023, alg. 3)."""
+    i = jax.random.randint(key, (n,), 0, points - 1)
+    t, s = (karras_time(j, points, sigma_min=sigma_min, sigma_max=sigma_max, rho=rho) for j in (i + 1, i))
+    return t, s, jnp.ones_like(t)
+
+
+def ict(
+    key: Key,
+    n: int,
+    *,
+    points: Array,
+    mean: float = -1.1,
+    std: float = 2.0,
+    sigma_min: float = 0.002,
+    sigma_max: float = 80.0,
+    rho: float = 7.0,
+) -> Triple:
+    """Neighbours of the grid with lognormal frequencies and weight 1/(t - s) (Song & Dhariwal 2023, eq. 9 and 10).
+
+    An interval's probability is the mass of ln sigma ~ N(mean, std^2) inside it, so a draw of the truncated law
+    falls into its interval: no table of probabilities, whose length would depend on the stage.
+    """
+    low, high = (erf((np.log(edge) - mean) / (np.sqrt(2) * std)) for edge in (sigma_min, sigma_max))
+    u = jax.random.uniform(key, (n,), minval=low, maxval=high)
+    sigma = jnp.exp(mean + np.sqrt(2) * std * erfinv(u))
+    root_min, root_max = sigma_min ** (1 / rho), sigma_max ** (1 / rho)
+    position = (sigma ** (1 / rho) - root_min) / (root_max - root_min) * (points - 1)
+    i = jnp.clip(jnp.floor(position), 0, points - 2)
+    t, s = (karras_time(j, points, sigma_min=sigma_min, sigma_max=sigma_max, rho=rho) for j in (i + 1, i))
+    return t, s, 1 / (t - s)
+
+
+def ect(
+    key: Key,
+    n: int,
+    *,
+    stage: Array,
+    mean: float = -1.1,
+    std: float = 2.0,
+    q: float = 2.0,
+    k: float = 8.0,
+    b: float = 1.0,
+) -> Triple:
+    """ln t ~ N(mean, std^2), s = max(0, t - hop), hop = t (1 + k sigmoid(-b t)) / q^(stage + 1), weight 1/(t - s).
+
+    Source: Geng et al. 2024, eq. 12 to 14. Where the hop reaches zero noise, s is exactly 0 and the pair is a
+    denoising pair; at stage 0 with q = 2 that is every t <= ln 7.
+    """
+    t = jnp.exp(mean + std * jax.random.normal(key, (n,)))
+    s, hop = ect_hop(t, stage=stage, q=q, k=k, b=b)
+    return t, s, 1 / hop
+
+
+def ect_hop(
+    t: PerExample, *, stage: Array, q: float = 2.0, k: float = 8.0, b: float = 1.0
+) -> tuple[PerExample, PerExample]:
+    """(s, t - s) of ECT's mapping; the difference is formed first, since t - s would cancel at late stages."""
+    hop = jnp.minimum(t, t * (1 + k * jax.nn.sigmoid(-b * t)) / q ** (stage + 1.0))
+    return t - hop, hop

@@ -1,0 +1,51 @@
+"""Time laws: how often each noise level is trained. A law is `times(key, n) -> t[n]`; bind its numbers with partial."""
+
+import jax
+import jax.numpy as jnp
+
+from .types import Array, Key, PerExample
+
+
+def uniform(key: Key, n: int, *, low: float = 0.0, high: float = 1.0) -> PerExample:
+    """T ~ U(low, high), the rectified-flow default.
+
+    Raises:
+        ValueError: unless 0 <= low < high.
+    """
+    if not 0 <= low < high:
+        raise ValueError(f"uniform times need 0 <= low < high, got low={low}, high={high}")
+    return jax.random.uniform(key, (n,), minval=low, maxval=high)
+
+
+def lognormal(key: Key, n: int, *, mean: float, std: float) -> PerExample:
+    """ln t ~ N(mean, std^2); EDM trains with mean -1.2, std 1.2 (Karras et al. 2022, table 1).
+
+    Raises:
+        ValueError: if std is negative.
+    """
+    if not std >= 0:
+        raise ValueError(f"lognormal times need std >= 0, got {std}")
+    return jnp.exp(mean + std * jax.random.normal(key, (n,)))
+
+
+def logit_normal(key: Key, n: int, *, mean: float = 0.0, std: float = 1.0) -> PerExample:
+    """logit t ~ N(mean, std^2), t in (0, 1) (Esser et al. 2024, section 3.1; positive mean favours noise here).
+
+    Raises:
+        ValueError: if std is negative.
+    """
+    if not std >= 0:
+        raise ValueError(f"logit-normal times need std >= 0, got {std}")
+    return jax.nn.sigmoid(mean + std * jax.random.normal(key, (n,)))
+
+
+def discrete(key: Key, n: int, *, grid: Array, probabilities: Array | None = None) -> PerExample:
+    """T drawn from the entries of a one-dimensional grid, uniformly or with the given probabilities.
+
+    Raises:
+        ValueError: if grid is not one-dimensional and non-empty.
+    """
+    grid = jnp.asarray(grid, jnp.float32)
+    if grid.ndim != 1 or grid.size == 0:
+        raise ValueError(f"a grid of times is one-dimensional and not empty, got shape {grid.shape}")
+    return jax.random.choice(key, grid, (n,), p=probabilities)

@@ -1,0 +1,241 @@
+"""One entry point for every run.
+
+    python main.py --config configs/digits.py --workdir runs/digits              train, then judge
+    python main.py --config configs/digits.py --mode=check                       look before a run; writes nothing
+    python main.py --workdir runs/digits --mode=sample --n=100 --nfe=2           draw samples of a run
+    python main.py --workdir runs/digits --mode=eval --n=2000                    judge a run again
+
+Any value of a config can be given as --config.NAME=VALUE. The same command resumes an interrupted run.
+"""
+
+import difflib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from absl import app, flags
+from ml_collections import ConfigDict, config_flags
+from PIL import Image
+
+import eval as evaluation
+import train
+
+ROOT = Path(__file__).parent
+MODES = ("train", "sample", "eval", "check")
+COLUMNS = 10  # of a grid; a class-conditional one has a row for each class instead
+
+FLAGS = flags.FLAGS
+config_flags.DEFINE_config_file("config", None, "The run: a file in configs/, with values overridden by --config.NAME.")
+flags.DEFINE_string("workdir", None, "Folder of the run: checkpoints, logs, pictures, metrics.")
+flags.DEFINE_string("mode", "train", f"One of {', '.join(MODES)}.")
+flags.DEFINE_integer("n", None, "sample, eval: number of samples; the config's judged_samples by default.")
+flags.DEFINE_integer("seed", 0, "sample, eval: seed of the samples.")
+flags.DEFINE_integer("nfe", None, "sample, eval: the sampler with this many network evaluations; all by default.")
+flags.DEFINE_string("average", None, "sample, eval: weight average to use, or params; the config's by default.")
+flags.DEFINE_integer("step", None, "sample, eval: checkpoint to use; the newest by default.")
+flags.DEFINE_bool("overwrite", False, "sample: replace existing files.")
+
+
+class UsageError(Exception):
+    """Something the user gave cannot be used; shown without a traceback."""
+
+
+def main(argv: list[str]) -> None:
+    """Run the mode that was asked for."""
+    if len(argv) > 1:
+        raise UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
+    run = {"train": run_train, "sample": run_sample, "eval": run_eval, "check": run_check}.get(FLAGS.mode)
+    if run is None:
+        closest = difflib.get_close_matches(FLAGS.mode, MODES, n=1)
+        raise UsageError(
+            f"unknown mode {FLAGS.mode!r}; modes are {', '.join(MODES)}"
+            + "".join(f"; did you mean {name}?" for name in closest)
+        )
+    run()
+
+
+# ---- Modes ---------------------------------------------------------------------------------------------------------
+
+
+def run_train() -> None:
+    """Train or go on training; then judge the samples, draw them, and print the table."""
+    workdir = required_workdir()
+    config, config_file = required_config()
+    experiment = build(config, config_file)
+    try:
+        train.check_batch_size(experiment.batch_size, accumulate=experiment.accumulate)
+        next(experiment.batches(0))  # reads and checks real data before anything is compiled or written
+        train.claim(workdir, config_file=config_file, config=config.to_dict())
+    except (ValueError, TypeError, OSError) as error:
+        raise UsageError(str(error)) from error
+
+    finished = train.fit(experiment, workdir)
+    if finished.interrupted:
+        print(f"stopped at step {int(finished.state.step)} on request; the same command goes on from there")
+        return
+    if finished.steps_taken == 0:
+        print(f"{workdir} had finished at step {int(finished.state.step)}")
+
+    metrics = workdir / "metrics.jsonl"
+    rows = evaluation.read_rows(metrics) if metrics.exists() else []
+    rows = [row for row in rows if is_final(row, experiment, int(finished.state.step))]
+    if {row["nfe"] for row in rows} != {sampler.nfe for sampler in experiment.samplers}:
+        rows = evaluation.evaluate(
+            experiment, workdir, n=experiment.judged_samples, seed=0, average=experiment.judged_average, batch_size=500
+        )
+        draw_pictures(experiment, workdir)
+    evaluation.print_report(rows)
+    print("pictures and numbers:", *(str(path) for path in sorted(workdir.glob("*.png"))), metrics)
+
+
+def run_sample() -> None:
+    """Draw samples of a trained run into an npz and a grid."""
+    workdir = required_workdir()
+    experiment = load(workdir)
+    average = FLAGS.average or experiment.judged_average
+    n = experiment.judged_samples if FLAGS.n is None else FLAGS.n
+    try:
+        params, step = experiment.restore(workdir, average, FLAGS.step)
+        for sampler in chosen_samplers(experiment):
+            images, labels = evaluation.draw_all(
+                sampler, params, n=n, seed=FLAGS.seed, num_classes=experiment.num_classes, batch_size=500
+            )
+            name = f"samples_nfe{sampler.nfe}_step{step}_{average}_seed{FLAGS.seed}_n{n}"
+            path = workdir / f"{name}.npz"
+            evaluation.write_samples(path, images, labels, overwrite=FLAGS.overwrite)
+            columns = min(experiment.num_classes or COLUMNS, n)
+            evaluation.grid(images, min(n // columns, COLUMNS), columns).save(workdir / f"{name}.png")
+            print(path, workdir / f"{name}.png")
+    except (ValueError, OSError) as error:
+        raise UsageError(str(error)) from error
+
+
+def run_eval() -> None:
+    """Judge samples of a trained run, append the rows to metrics.jsonl, and print the table."""
+    workdir = required_workdir()
+    experiment = load(workdir)
+    try:
+        rows = evaluation.evaluate(
+            experiment,
+            workdir,
+            n=experiment.judged_samples if FLAGS.n is None else FLAGS.n,
+            seed=FLAGS.seed,
+            average=FLAGS.average or experiment.judged_average,
+            batch_size=500,
+            samplers=chosen_samplers(experiment),
+            step=FLAGS.step,
+        )
+    except (ValueError, OSError) as error:
+        raise UsageError(str(error)) from error
+    evaluation.print_report(rows)
+
+
+def run_check() -> None:
+    """Print the resolved run and take one step on real data; nothing is written."""
+    config, config_file = required_config()
+    experiment = build(config, config_file)
+    try:
+        facts = train.check(experiment)
+    except (ValueError, TypeError, OSError) as error:
+        raise UsageError(str(error)) from error
+    print(f"config      {config_file}")
+    print("            " + str(config).strip().replace("\n", "\n            "))
+    print(f"data        {experiment.fingerprint}")
+    print(f"devices     {facts.devices}")
+    print(f"parameters  {facts.parameters:,}")
+    print(f"memory      {facts.state_bytes / 2**20:,.1f} MiB state + {facts.step_bytes / 2**20:,.1f} MiB step, a device")
+    print(f"step        {facts.step_seconds:.3f} s, compiled in {facts.compile_seconds:.1f} s")
+    print("loss terms  " + ", ".join(f"{name} {value:.4g}" for name, value in facts.scalars.items()))
+    print("nothing was written")
+
+
+# ---- Pictures --------------------------------------------------------------------------------------------------------
+
+
+def draw_pictures(experiment: train.Experiment, workdir: Path) -> None:
+    """Grids of every sampler beside real images, and the loss curves."""
+    params, _ = experiment.restore(workdir, experiment.judged_average, None)
+    classes = experiment.num_classes or COLUMNS
+    labels = np.arange(classes * COLUMNS) % classes
+
+    def panel(images: np.ndarray) -> Image.Image:
+        ordered = evaluation.by_class(images, labels, num_classes=classes, columns=COLUMNS)
+        return evaluation.grid(ordered, classes, COLUMNS)
+
+    panels = []
+    for sampler in experiment.samplers:
+        images, _ = evaluation.draw_all(
+            sampler, params, n=len(labels), seed=0, num_classes=experiment.num_classes, batch_size=500
+        )
+        panels.append((f"{sampler.nfe} step{'s' * (sampler.nfe > 1)}", panel(images)))
+    panels.append(("real", panel(real_images(experiment, labels))))
+    evaluation.labelled_panels(panels).save(workdir / "samples.png")
+    evaluation.loss_curves(train.read_log(workdir)).savefig(workdir / "loss.png")
+
+
+def real_images(experiment: train.Experiment, labels: np.ndarray) -> np.ndarray:
+    """Real images of these labels, or any if the model is unconditional, as uint8."""
+    waiting: dict[int, list[np.ndarray]] = {int(label): [] for label in labels}
+    for batch in experiment.batches(0):
+        of = batch["label"] if experiment.num_classes else np.resize(np.unique(labels), len(batch["image"]))
+        for image, label in zip(batch["image"], of, strict=True):
+            waiting[int(label)].append(image)
+        if all(len(images) >= len(labels) for images in waiting.values()):
+            break
+    return np.stack([waiting[int(label)].pop() for label in labels])
+
+
+# ---- What the user gave ----------------------------------------------------------------------------------------------
+
+
+def required_workdir() -> Path:
+    """The folder of the run."""
+    if not FLAGS.workdir:
+        raise UsageError(f"--mode={FLAGS.mode} needs --workdir")
+    return Path(FLAGS.workdir)
+
+
+def required_config() -> tuple[ConfigDict, str]:
+    """The config with its overrides, and its file relative to the repository where it lies inside."""
+    if FLAGS.config is None:
+        available = ", ".join(sorted(f"configs/{p.name}" for p in (ROOT / "configs").glob("*.py") if p.stem[0] != "_"))
+        raise UsageError(f"--mode={FLAGS.mode} needs --config, one of {available}")
+    path = Path(config_flags.get_config_filename(FLAGS["config"])).resolve()
+    return FLAGS.config, str(path.relative_to(ROOT) if path.is_relative_to(ROOT) else path)
+
+
+def build(config: ConfigDict, config_file: str) -> train.Experiment:
+    """The experiment of a config."""
+    try:
+        return evaluation.load_module(ROOT / config_file).build(config)
+    except (ValueError, TypeError, OSError) as error:
+        raise UsageError(f"{config_file}: {error}") from error
+
+
+def load(workdir: Path) -> Any:
+    """The experiment of a trained run, from its run.json."""
+    try:
+        return evaluation.load_experiment(workdir)
+    except (ValueError, OSError) as error:
+        raise UsageError(str(error)) from error
+
+
+def chosen_samplers(experiment: train.Experiment) -> tuple[train.Sampler, ...]:
+    """The samplers with --nfe evaluations, or all."""
+    chosen = tuple(s for s in experiment.samplers if FLAGS.nfe in (None, s.nfe))
+    if not chosen:
+        raise UsageError(f"no sampler with nfe {FLAGS.nfe}; there are {[s.nfe for s in experiment.samplers]}")
+    return chosen
+
+
+def is_final(row: dict[str, Any], experiment: train.Experiment, step: int) -> bool:
+    """Whether a row of metrics.jsonl is one that the end of this training writes."""
+    expected = {"step": step, "average": experiment.judged_average, "seed": 0, "n": experiment.judged_samples}
+    return all(row.get(name) == value for name, value in expected.items())
+
+
+if __name__ == "__main__":
+    try:
+        app.run(main)
+    except UsageError as error:
+        raise SystemExit(f"error: {error}") from None

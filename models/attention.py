@@ -1,0 +1,49 @@
+"""Softmax attention as a function, and the self-attention layer that takes such a function."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.nn.initializers import Initializer, xavier_uniform
+from jax.typing import DTypeLike
+from jaxtyping import Float
+
+Attention: TypeAlias = Callable[[Array, Array, Array], Array]
+"""`attention(q, k, v)` with three arrays [B, L, H, D] -> [B, L, H, D]."""
+
+
+def softmax_attention(
+    q: Float[Array, "batch queries heads features"],
+    k: Float[Array, "batch keys heads features"],
+    v: Float[Array, "batch keys heads features"],
+) -> Float[Array, "batch queries heads features"]:
+    """Plain attention, `softmax(q k^T / sqrt(D)) v`, softmax in float32; returns the dtype of `q`.
+
+    The XLA form is asked for by name because it alone has a forward-mode derivative: the fused
+    kernels define only a reverse-mode rule, and `jax.jvp` refuses those.
+    """
+    return jax.nn.dot_product_attention(q, k, v, implementation="xla")
+
+
+class SelfAttention(nn.Module):
+    """Multi-head self-attention over [B, L, C]; the projection's channels are ordered (q|k|v, head, feature)."""
+
+    heads: int
+    attention: Attention = softmax_attention
+    qkv_init: Initializer = xavier_uniform()
+    proj_init: Initializer = xavier_uniform()
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "batch length width"]) -> Float[Array, "batch length width"]:
+        """Attend, then project back to the width of `x`."""
+        batch, length, width = x.shape
+        qkv = nn.Dense(3 * width, kernel_init=self.qkv_init, dtype=self.dtype, name="qkv")(x)
+        q, k, v = jnp.moveaxis(qkv.reshape(batch, length, 3, self.heads, width // self.heads), 2, 0)
+        out = self.attention(q, k, v).reshape(batch, length, width)
+        return nn.Dense(width, kernel_init=self.proj_init, dtype=self.dtype, name="proj")(out)

@@ -1,0 +1,106 @@
+"""Preconditioning: from the raw network F to a denoiser, a consistency function or a velocity.
+
+Each function takes a `Net` and returns a `Net`, so they compose with guidance and with any network.
+Coefficients are computed in float32 or better, whatever the dtype of the network.
+"""
+
+from __future__ import annotations
+
+import math
+
+import jax.numpy as jnp
+from jax import Array
+from jaxtyping import Float
+
+from .net import Net, at_least_float32, expand
+
+# Below this noise level ln(t) is held constant: finite value, zero derivative.
+_SMALLEST_NOISE = 1e-8
+
+
+def edm(F: Net, sigma_data: float = 0.5) -> Net:
+    """Denoiser `D(x, t) = c_skip x + c_out F(c_in x, ln(t) / 4)` for x_t = x + t z.
+
+    For data of standard deviation `sigma_data` the input and the regression target of F have unit
+    variance at every t. Karras et al. 2022, table 1.
+
+    Raises:
+        ValueError: `sigma_data` is not positive.
+    """
+    _require_positive("sigma_data", sigma_data)
+
+    def denoiser(x: Float[Array, "batch *shape"], t: Float[Array, " batch"]) -> Float[Array, "batch *shape"]:
+        x, t = at_least_float32(x), at_least_float32(t)
+        total = jnp.square(t) + sigma_data**2
+        c_skip = sigma_data**2 / total
+        c_out = t * sigma_data / jnp.sqrt(total)
+        return expand(c_skip, x) * x + expand(c_out, x) * _inner(F, x, t, total)
+
+    return denoiser
+
+
+def consistency(F: Net, sigma_data: float = 0.5, sigma_min: float = 0.0) -> Net:
+    """Consistency function `f(x, t) = c_skip x + c_out F(c_in x, ln(t) / 4)` with f(x, sigma_min) = x.
+
+    The shift by `sigma_min` enters the denominator of c_skip and the numerator of c_out alone, as in
+    the code of Song et al. 2023. Value and derivatives stay finite at t = sigma_min = 0.
+
+    Raises:
+        ValueError: `sigma_data` is not positive or `sigma_min` is negative.
+    """
+    _require_positive("sigma_data", sigma_data)
+    if not 0.0 <= sigma_min < math.inf:
+        raise ValueError(f"sigma_min must be zero or positive, got {sigma_min}")
+
+    def consistency_function(
+        x: Float[Array, "batch *shape"], t: Float[Array, " batch"]
+    ) -> Float[Array, "batch *shape"]:
+        x, t = at_least_float32(x), at_least_float32(t)
+        total = jnp.square(t) + sigma_data**2
+        shifted = t - sigma_min
+        c_skip = 1.0 / (1.0 + jnp.square(shifted / sigma_data))
+        c_out = shifted * sigma_data / jnp.sqrt(total)
+        return expand(c_skip, x) * x + expand(c_out, x) * _inner(F, x, t, total)
+
+    return consistency_function
+
+
+def trigflow(F: Net, sigma_data: float = 0.5) -> Net:
+    """Function `cos(t) x - sigma_data sin(t) F(x / sigma_data, t)` for x_t = cos(t) x + sin(t) sigma_data z.
+
+    One formula for two meanings of F: with the velocity of the ODE in units of `sigma_data` it is the
+    denoiser, with a consistency network it is the consistency function. t is an angle in [0, pi/2],
+    and at t = 0 the result is x. Lu and Song 2024.
+
+    Raises:
+        ValueError: `sigma_data` is not positive.
+    """
+    _require_positive("sigma_data", sigma_data)
+
+    def denoiser(x: Float[Array, "batch *shape"], t: Float[Array, " batch"]) -> Float[Array, "batch *shape"]:
+        x, t = at_least_float32(x), at_least_float32(t)
+        out = at_least_float32(F(x / sigma_data, t))
+        return expand(jnp.cos(t), x) * x - sigma_data * expand(jnp.sin(t), x) * out
+
+    return denoiser
+
+
+def velocity(F: Net, time_scale: float = 1.0) -> Net:
+    """Velocity `v(x, t) = F(x, time_scale t)`: the network's output as it is.
+
+    `time_scale` also multiplies the derivative with respect to t, which methods that differentiate
+    the network in time feel directly; papers differ (SiT 1, rectified flow 999, MeanFlow 1).
+    """
+    return lambda x, t: at_least_float32(F(x, time_scale * at_least_float32(t)))
+
+
+def _inner(F: Net, x: Array, t: Array, total: Array) -> Array:
+    """`F(c_in x, c_noise)` of the variance-exploding path; `total` is t^2 + sigma_data^2."""
+    c_in = 1.0 / jnp.sqrt(total)
+    c_noise = jnp.log(jnp.maximum(t, _SMALLEST_NOISE)) / 4.0
+    return at_least_float32(F(expand(c_in, x) * x, c_noise))
+
+
+def _require_positive(name: str, value: float) -> None:
+    if not 0.0 < value < math.inf:
+        raise ValueError(f"{name} must be positive and finite, got {value}")

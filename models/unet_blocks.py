@@ -1,0 +1,117 @@
+"""The block of EDM's SongUNet and its resampling filters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.nn.initializers import variance_scaling
+from jax.typing import DTypeLike
+from jaxtyping import Float, Float32
+
+from .attention import Attention, SelfAttention
+
+# EDM draws every layer xavier-uniform and then scales it: by 1, by 1e-5 where a branch should start
+# near zero, and by sqrt(0.2) for the attention projection. `variance_scaling` takes the square.
+plain_init = variance_scaling(1.0, "fan_avg", "uniform")
+tiny_init = variance_scaling(1e-10, "fan_avg", "uniform")
+qkv_init = variance_scaling(0.2, "fan_avg", "uniform")
+
+
+class UNetBlock(nn.Module):
+    """Two convolutions with the noise embedding added in between, and attention where a function is given.
+
+    Sums are scaled by sqrt(1/2), so that a sum of two uncorrelated branches keeps its variance.
+
+    Attributes:
+        channels: channels of the output.
+        resample: applied to both branches before their convolution; None keeps the resolution.
+        attention: attention function of one head, or None for no attention.
+        dropout: rate before the second convolution.
+        deterministic: whether dropout is off.
+        dtype: compute dtype; normalisation statistics are float32 in any case.
+    """
+
+    channels: int
+    resample: Callable[[Array], Array] | None
+    attention: Attention | None
+    dropout: float
+    deterministic: bool
+    dtype: DTypeLike
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "batch height width channels"], embedding: Float32[Array, "batch embedding"]
+    ) -> Float[Array, "batch new_height new_width new_channels"]:
+        """Apply the block."""
+        resample = self.resample or (lambda h: h)
+
+        h = resample(nn.silu(group_norm(x, self.dtype, "norm0")))
+        h = conv(self.channels, 3, self.dtype, "conv0")(h)
+        shift = nn.Dense(self.channels, kernel_init=plain_init, name="affine")(embedding)
+        h = nn.silu(group_norm(h + shift[:, None, None, :].astype(h.dtype), self.dtype, "norm1"))
+        h = nn.Dropout(self.dropout, deterministic=self.deterministic)(h)
+        h = conv(self.channels, 3, self.dtype, "conv1", tiny_init)(h)
+
+        skip = x
+        if self.resample is not None or x.shape[-1] != self.channels:
+            skip = conv(self.channels, 1, self.dtype, "skip")(resample(x))
+        h = (h + skip) * np.sqrt(0.5)
+
+        if self.attention is not None:
+            tokens = group_norm(h, self.dtype, "norm2").reshape(h.shape[0], -1, self.channels)
+            attend = SelfAttention(1, self.attention, qkv_init, tiny_init, dtype=self.dtype, name="self_attention")
+            h = (h + attend(tokens).reshape(h.shape)) * np.sqrt(0.5)
+        return h
+
+
+def group_norm(x: Array, dtype: DTypeLike, name: str, epsilon: float = 1e-6) -> Array:
+    """Group normalisation of the calling module: 4 channels a group or more, 32 groups at most."""
+    groups = min(32, x.shape[-1] // 4)
+    return nn.GroupNorm(groups, epsilon=epsilon, use_fast_variance=False, dtype=dtype, name=name)(x)
+
+
+def conv(
+    channels: int,
+    kernel: int,
+    dtype: DTypeLike,
+    name: str,
+    kernel_init: jax.nn.initializers.Initializer = plain_init,
+    extra_padding: int = 0,
+) -> nn.Conv:
+    """Square convolution that keeps the resolution, or grows it by `extra_padding` on every side."""
+    padding = kernel // 2 + extra_padding
+    return nn.Conv(channels, (kernel, kernel), padding=padding, kernel_init=kernel_init, dtype=dtype, name=name)
+
+
+def downsample(
+    x: Float[Array, "batch height width channels"], taps: Sequence[int], padded: bool = False
+) -> Float[Array, "batch half_height half_width channels"]:
+    """Halve the resolution after a separable low-pass filter; `padded` says that x has its border already."""
+    padding = 0 if padded else (len(taps) - 1) // 2
+    return _filter(x, taps, stride=2, dilation=1, padding=padding, gain=1.0)
+
+
+def upsample(
+    x: Float[Array, "batch height width channels"], taps: Sequence[int]
+) -> Float[Array, "batch double_height double_width channels"]:
+    """Double the resolution: zeros in between, then the same filter; the transpose of `downsample` times 4."""
+    return _filter(x, taps, stride=1, dilation=2, padding=len(taps) // 2, gain=4.0)
+
+
+def _filter(x: Array, taps: Sequence[int], stride: int, dilation: int, padding: int, gain: float) -> Array:
+    kernel = np.outer(taps, taps) * gain / np.sum(taps) ** 2
+    channels = x.shape[-1]
+    return jax.lax.conv_general_dilated(
+        x,
+        jnp.asarray(np.tile(kernel[:, :, None, None], (1, 1, 1, channels)), x.dtype),
+        window_strides=(stride, stride),
+        padding=((padding, padding), (padding, padding)),
+        lhs_dilation=(dilation, dilation),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        feature_group_count=channels,
+    )

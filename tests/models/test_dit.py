@@ -1,0 +1,135 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from models.dit import SIZES, DiT, patchify, unpatchify
+from models.embeddings import grid_positions, sinusoidal
+
+
+@pytest.mark.parametrize(("name", "millions"), [("S", 33), ("B", 130), ("L", 458), ("XL", 675)])
+def test_parameter_counts_of_the_paper(name, millions):
+    size = SIZES[name]
+    module = DiT(patch=2, width=size.width, depth=size.depth, heads=size.heads, num_classes=1000)
+    x, t, labels = jnp.zeros((1, 32, 32, 4)), jnp.zeros(1), jnp.zeros(1, jnp.int32)
+    shapes = jax.eval_shape(module.init, jax.random.key(0), x, t, labels)
+    count = sum(a.size for a in jax.tree.leaves(shapes))
+    assert round(count / 1e6) == millions
+    w = size.width
+    block = 6 * w * (w + 1) + w * (3 * w + 3) + w * (w + 1) + (4 * w + 4 * w * w) + (w + 4 * w * w)
+    outside = 17 * w + (257 * w + w * w + w) + 1001 * w + 2 * w * (w + 1) + 16 * (w + 1)
+    assert count == size.depth * block + outside
+
+
+def plain_dit(params, heads, x, t, labels, s, patch=2):
+    """The network written out layer by layer, with a Python loop where the module scans."""
+
+    def linear(p, h):
+        return h @ p["kernel"] + p["bias"]
+
+    def time(p, t):
+        return linear(p["linear1"], jax.nn.silu(linear(p["linear0"], sinusoidal(t, 256))))
+
+    def norm(h, shift, scale):
+        mean, variance = h.mean(-1, keepdims=True), h.var(-1, keepdims=True)
+        return (h - mean) / jnp.sqrt(variance + 1e-6) * (1 + scale[:, None]) + shift[:, None]
+
+    def attend(p, h):
+        q, k, v = (a.reshape(*a.shape[:2], heads, -1) for a in jnp.split(linear(p["qkv"], h), 3, axis=-1))
+        weights = jax.nn.softmax(jnp.einsum("bqhd,bkhd->bhqk", q, k) / np.sqrt(q.shape[-1]), axis=-1)
+        return linear(p["proj"], jnp.einsum("bhqk,bkhd->bqhd", weights, v).reshape(h.shape))
+
+    batch, height, width, _ = x.shape
+    c = time(params["conditioning"]["t"], t) + time(params["conditioning"]["s"], s)
+    c = jax.nn.silu(c + params["conditioning"]["labels"]["embedding"][labels])
+    h = linear(params["embed"], patchify(x, patch))
+    h += grid_positions(height // patch, width // patch, h.shape[-1])
+    for i in range(len(params["blocks"]["mlp0"]["bias"])):
+        p = jax.tree.map(lambda a, i=i: a[i], params["blocks"])
+        shift0, scale0, gate0, shift1, scale1, gate1 = jnp.split(linear(p["modulation"], c), 6, axis=-1)
+        h += gate0[:, None] * attend(p["self_attention"], norm(h, shift0, scale0))
+        hidden = jax.nn.gelu(linear(p["mlp0"], norm(h, shift1, scale1)), approximate=True)
+        h += gate1[:, None] * linear(p["mlp1"], hidden)
+    h = norm(h, *jnp.split(linear(params["modulation"], c), 2, axis=-1))
+    return unpatchify(linear(params["final"], h), patch, height, width)
+
+
+def test_equals_the_network_written_out(dit):
+    expected = plain_dit(dit.params["params"], 2, dit.x, dit.t, dit.labels, dit.s)
+    np.testing.assert_allclose(dit(dit.x, dit.t, dit.s), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_output_is_zero_at_initialization(dit):
+    params = dit.module.init(jax.random.key(0), dit.x, dit.t, dit.labels, dit.s)
+    assert jnp.all(dit.module.apply(params, dit.x, dit.t, dit.labels, dit.s) == 0)
+
+
+def test_initialization_is_that_of_the_paper():
+    module = DiT(patch=2, width=64, depth=3, heads=2, num_classes=50)
+    arguments = jnp.zeros((1, 4, 4, 3)), jnp.zeros(1), jnp.zeros(1, jnp.int32)
+    params = module.init(jax.random.key(0), *arguments)["params"]
+    for layer, fans in ((params["embed"], 12 + 64), (params["blocks"]["self_attention"]["qkv"], 64 + 192)):
+        bound = np.sqrt(6 / fans)
+        assert 0.95 * bound < jnp.abs(layer["kernel"]).max() <= bound
+    for normal in (params["conditioning"]["labels"]["embedding"], params["conditioning"]["t"]["linear1"]["kernel"]):
+        np.testing.assert_allclose(normal.std(), 0.02, rtol=0.1)
+    kernel = params["blocks"]["mlp0"]["kernel"]
+    assert jnp.all(kernel[0] != kernel[1])
+
+
+def test_rematerialization_changes_no_number(dit):
+    def loss(module, params):
+        key = {"dropout": jax.random.key(3)}
+        out = module.apply(params, dit.x, dit.t, dit.labels, dit.s, train=True, rngs=key)
+        return jnp.sum(out**2)
+
+    modules = dit.module, dit.module.clone(remat=True)
+    (a, gradient_a), (b, gradient_b) = (
+        jax.jit(jax.value_and_grad(lambda p, m=m: loss(m, p)))(dit.params) for m in modules
+    )
+    np.testing.assert_allclose(a, b, rtol=1e-6)
+    jax.tree.map(lambda p, q: np.testing.assert_allclose(p, q, rtol=1e-4, atol=1e-5), gradient_a, gradient_b)
+
+
+def test_rematerialization_passes_forward_mode(dit):
+    module = dit.module.clone(remat=True)
+    tangents = (dit.x, jnp.ones_like(dit.t))
+    expected, out = (
+        jax.jit(lambda x, t, m=m: jax.jvp(lambda x, t: m.apply(dit.params, x, t, dit.labels, dit.s), (x, t), tangents))(
+            dit.x, dit.t
+        )[1]
+        for m in (dit.module, module)
+    )
+    np.testing.assert_allclose(out, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_attention_is_the_callable_that_was_passed(dit):
+    average = dit.module.clone(attention=lambda q, k, v: jnp.broadcast_to(v.mean(1, keepdims=True), q.shape))
+    uniform = jax.tree.map(lambda a: a, dit.params)
+    qkv = uniform["params"]["blocks"]["self_attention"]["qkv"]
+    qkv["kernel"], qkv["bias"] = qkv["kernel"].at[..., :16].set(0), qkv["bias"].at[..., :16].set(0)
+    arguments = uniform, dit.x, dit.t, dit.labels, dit.s
+    np.testing.assert_allclose(average.apply(*arguments), dit.module.apply(*arguments), rtol=1e-5, atol=1e-5)
+
+
+def test_time_scale_multiplies_both_times(dit):
+    scaled = dit.module.clone(time_scale=4.0)
+    expected = dit(dit.x, 4 * dit.t, 4 * dit.s)
+    np.testing.assert_allclose(scaled.apply(dit.params, dit.x, dit.t, dit.labels, dit.s), expected, atol=1e-5)
+
+
+def test_patches_are_row_major_and_invert():
+    x = jnp.arange(2.0 * 4 * 6 * 3).reshape(2, 4, 6, 3)
+    tokens = patchify(x, 2)
+    np.testing.assert_array_equal(tokens[1, 4], x[1, 2:4, 2:4].reshape(-1))
+    np.testing.assert_array_equal(unpatchify(tokens, 2, 4, 6), x)
+
+
+@pytest.mark.parametrize(
+    ("shape", "heads", "message"),
+    [((2, 6, 5, 1), 2, "not divisible into patches of 2"), ((2, 4, 4, 1), 3, "not divisible by heads=3")],
+)
+def test_impossible_shapes_are_refused(shape, heads, message):
+    module = DiT(patch=2, width=16, depth=1, heads=heads)
+    with pytest.raises(ValueError, match=message):
+        jax.eval_shape(module.init, jax.random.key(0), jnp.zeros(shape), jnp.zeros(2))

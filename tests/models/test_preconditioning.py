@@ -1,0 +1,154 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from models import preconditioning
+from models.net import expand
+
+SIGMA_DATA = 0.5
+TIMES = jnp.array([0.002, 0.1, 0.5, 3.0, 80.0])
+X = jax.random.normal(jax.random.key(0), (5, 2, 3)) * expand(jnp.hypot(TIMES, SIGMA_DATA), jnp.ones((5, 2, 3)))
+ANGLES = jnp.array([1e-3, 0.3, 0.8, 1.2, 1.5645])
+
+
+def zero(x, t):
+    return jnp.zeros_like(x)
+
+
+def angle(c_noise):
+    """The angle arctan(t / sigma_data), from what EDM tells the network about t."""
+    return jnp.arctan(jnp.exp(4 * c_noise) / SIGMA_DATA)
+
+
+# Data N(0, sigma_data^2) throughout: every function has a closed form.
+
+
+def test_edm_with_zero_network_is_the_gaussian_denoiser():
+    denoised = preconditioning.edm(zero, SIGMA_DATA)(X, TIMES)
+    expected = expand(SIGMA_DATA**2 / (SIGMA_DATA**2 + TIMES**2), X) * X
+    np.testing.assert_allclose(denoised, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("form", [preconditioning.edm, preconditioning.consistency])
+def test_tangent_of_the_half_angle_is_the_gaussian_consistency_function(form):
+    def ideal(x, c_noise):
+        return expand(jnp.tan(angle(c_noise) / 2), x) * x
+
+    expected = expand(SIGMA_DATA / jnp.hypot(TIMES, SIGMA_DATA), X) * X
+    np.testing.assert_allclose(form(ideal, SIGMA_DATA)(X, TIMES), expected, rtol=2e-5)
+
+
+def test_shifted_coefficients_are_those_of_the_consistency_models_code():
+    m, s = 0.3, SIGMA_DATA
+    seen = {}
+
+    def F(x, c_noise):
+        seen["x"], seen["c_noise"] = x, c_noise
+        return x + 1.0
+
+    out = preconditioning.consistency(F, s, m)(X, TIMES)
+    t = expand(np.asarray(TIMES, np.float64), X)
+    x = np.asarray(X, np.float64)
+    inner = x / np.sqrt(t**2 + s**2)
+    expected = s**2 / ((t - m) ** 2 + s**2) * x + s * (t - m) / np.sqrt(t**2 + s**2) * (inner + 1.0)
+    np.testing.assert_allclose(out, expected, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(seen["x"], inner, rtol=1e-6)
+    np.testing.assert_allclose(seen["c_noise"], np.log(TIMES) / 4, rtol=1e-6)
+
+
+@pytest.mark.parametrize("sigma_min", [0.0, 0.002, 0.003])
+@pytest.mark.parametrize("sigma_data", [0.5, 0.3, 1.0])
+def test_boundary_is_exact_for_any_network(sigma_min, sigma_data):
+    f = preconditioning.consistency(lambda x, t: 1e30 * jnp.cos(x) + expand(t, x), sigma_data, sigma_min)
+    t = jnp.full(5, sigma_min)
+    for evaluate in (f, jax.jit(f)):
+        np.testing.assert_array_equal(evaluate(X, t), X)
+
+
+def test_boundary_of_trigflow_is_exact():
+    f = preconditioning.trigflow(lambda x, t: 1e30 * jnp.cos(x))
+    np.testing.assert_array_equal(jax.jit(f)(X, jnp.zeros(5)), X)
+
+
+def test_consistency_is_finite_with_finite_derivatives_at_zero():
+    def F(x, c_noise):
+        return jnp.tanh(x + expand(c_noise, x))
+
+    f = preconditioning.consistency(F, SIGMA_DATA)
+    t = jnp.zeros(5)
+    value, tangent = jax.jvp(f, (X, t), (jnp.ones_like(X), jnp.ones(5)))
+    gradient = jax.grad(lambda t: jnp.sum(f(X, t)))(t)
+    np.testing.assert_array_equal(value, X)
+    # d f / d t at the boundary is F itself, because c_out rises with slope 1 and c_skip is flat.
+    boundary_F = F(X / SIGMA_DATA, jnp.full(5, jnp.log(1e-8) / 4))
+    np.testing.assert_allclose(tangent, 1.0 + boundary_F, rtol=1e-5)
+    np.testing.assert_allclose(gradient, jnp.sum(boundary_F, axis=(1, 2)), rtol=1e-5)
+
+
+def test_edm_input_and_target_have_unit_variance():
+    key_x, key_z = jax.random.split(jax.random.key(1))
+    n = 100_000
+    clean = SIGMA_DATA * jax.random.normal(key_x, (n, 1))
+    z = jax.random.normal(key_z, (n, 1))
+    for t in TIMES:
+        x_t, times = clean + t * z, jnp.full(n, t)
+        _, inner = jax.vjp(lambda F: preconditioning.edm(lambda x, t: F)(x_t, times), jnp.zeros((n, 1)))  # noqa: B023
+        (c_out,) = inner(jnp.ones((n, 1)))
+        target = (clean - preconditioning.edm(zero)(x_t, times)) / c_out
+        seen = []
+        preconditioning.edm(lambda x, t: seen.append(x) or x)(x_t, times)  # noqa: B023
+        # A variance estimate from n Gaussians has relative deviation sqrt(2 / n).
+        for variable in (seen[0], target):
+            np.testing.assert_allclose(variable.var(), 1.0, atol=4 * np.sqrt(2 / n))
+
+
+def test_trigflow_closed_forms():
+    expected = expand(jnp.cos(ANGLES), X) * X
+    np.testing.assert_allclose(preconditioning.trigflow(zero, SIGMA_DATA)(X, ANGLES), expected, rtol=1e-6)
+
+    def ideal(x, t):
+        return -expand(jnp.tan(t / 2), x) * x
+
+    np.testing.assert_allclose(preconditioning.trigflow(ideal, SIGMA_DATA)(X, ANGLES), X, rtol=1e-5, atol=1e-5)
+
+
+def test_trigflow_denoiser_for_other_variances():
+    s = 0.8
+    variance = jnp.cos(ANGLES) ** 2 * s**2 + jnp.sin(ANGLES) ** 2 * SIGMA_DATA**2
+
+    def ideal(x, t):
+        """Velocity sin t cos t (sigma_data^2 - s^2) / V x_t in units of sigma_data; x is x_t / sigma_data."""
+        return expand(jnp.sin(t) * jnp.cos(t) * (SIGMA_DATA**2 - s**2) / variance, x) * x
+
+    expected = expand(jnp.cos(ANGLES) * s**2 / variance, X) * X
+    denoised = preconditioning.trigflow(ideal, SIGMA_DATA)(X, ANGLES)
+    np.testing.assert_allclose(denoised, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_velocity_scales_time_alone():
+    v = preconditioning.velocity(lambda x, t: x + expand(t, x), time_scale=10.0)
+    np.testing.assert_allclose(v(X, TIMES), X + 10 * expand(TIMES, X), rtol=1e-6)
+
+
+@pytest.mark.parametrize("form", [preconditioning.edm, preconditioning.consistency, preconditioning.trigflow])
+def test_half_precision_networks_do_not_lower_the_coefficients(form):
+    def F(x, t):
+        assert (x.dtype, t.dtype) == (jnp.float32, jnp.float32)
+        return jnp.zeros_like(x, jnp.bfloat16)
+
+    out = form(F)(X, ANGLES)
+    assert out.dtype == jnp.float32
+    np.testing.assert_array_equal(out, form(zero)(X, ANGLES))
+
+
+@pytest.mark.parametrize("form", [preconditioning.edm, preconditioning.consistency, preconditioning.trigflow])
+@pytest.mark.parametrize("value", [0.0, -1.0, float("nan")])
+def test_sigma_data_is_positive(form, value):
+    with pytest.raises(ValueError, match="sigma_data must be positive"):
+        form(zero, sigma_data=value)
+
+
+def test_sigma_min_is_not_negative():
+    with pytest.raises(ValueError, match="sigma_min must be zero or positive"):
+        preconditioning.consistency(zero, sigma_min=-0.1)

@@ -1,0 +1,114 @@
+"""What a config hands to the trainer: an Experiment of plain callables. The trainer knows no method by name."""
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, TypeAlias
+
+import optax
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from .checkpoint import restore_average
+
+Params: TypeAlias = Any  # a pytree of arrays; several networks are a dict of them
+Batch: TypeAlias = Mapping[str, Any]  # arrays with the examples on their first axis
+Key: TypeAlias = PRNGKeyArray
+Step: TypeAlias = Int[Array, ""]
+PerExample: TypeAlias = Float[Array, "batch"]
+Decay: TypeAlias = Callable[[Step], Array]  # decay of a weight average at a step, in [0, 1]
+
+
+class Context(NamedTuple):
+    """What an objective may look at besides parameters and batch.
+
+    Attributes:
+        step: optimizer steps taken so far, a traced int32: curricula are functions of it and compile once.
+        frozen: parameters that are never trained (a teacher, features of a distance), or None.
+        averages: the weight averages by name, of the parameters before this step.
+    """
+
+    step: Step
+    frozen: Any
+    averages: dict[str, Params]
+
+
+class Sampler(NamedTuple):
+    """One way to draw samples, and what it is called in every table.
+
+    Attributes:
+        name: says method and times, e.g. "consistency 80, 0.8".
+        nfe: network evaluations per sample.
+        sample: (params, keys[B], labels[B]) -> float32 images [B, H, W, C] in [-1, 1], or vectors. Sample i depends on
+            its own key and label alone.
+    """
+
+    name: str
+    nfe: int
+    sample: Callable[[Params, Key, Int[Array, "batch"]], Array]
+
+
+class Periodic(NamedTuple):
+    """Something to do every so many steps: draw a grid, compute a metric.
+
+    Attributes:
+        every: period in steps; also run after the last step.
+        run: (workdir, step, {"params": ..., each average by name}) -> scalars to log.
+    """
+
+    every: int
+    run: Callable[[Path, int, dict[str, Params]], dict[str, float]]
+
+
+class Experiment(NamedTuple):
+    """A run, whole: everything the loop needs and everything evaluation needs.
+
+    Attributes:
+        init: key -> params.
+        objective: (params, batch, key, context) -> (loss[B] float32, metrics {name: [B]}). A metric `t` also splits the
+            logged loss into quarters of the batch by noise level.
+        optimizer: an optax gradient transformation.
+        averages: weight averages by name, each given by its decay as a function of the step.
+        batches: start step -> iterator of host batches, a function of the position alone, so that an iterator started
+            at step k goes on exactly as one that was started at 0.
+        fingerprint: identity of the data and their order; a run refuses to resume on another.
+        prepare: (key, batch) -> batch, on device inside the step: range, augmentation.
+        samplers: ways to sample, in the order of tables.
+        judge: iterable of (uint8 images, labels) -> rows of metrics.
+        judged_average: the average that grids and metrics are drawn from; "params" is none.
+        judged_samples: samples per sampler at the end of the run.
+        batch_size: global batch, in examples.
+        steps: optimizer steps of the whole run.
+        seed: the only source of randomness.
+        num_classes: 0 for an unconditional model.
+        frozen: parameters that are never trained, or None.
+        accumulate: micro-batches per step.
+        fsdp: devices that share one copy of parameters and optimizer.
+        periodic: things to do every so many steps.
+        log_every: steps between rows of train.jsonl.
+        checkpoint_every: steps between checkpoints; one more is written at the end.
+        snapshot_every: steps between snapshots of all averages that are kept for post-hoc reconstruction; 0 for none.
+        restore: (workdir, average, step or None) -> (params, step).
+    """
+
+    init: Callable[[Key], Params]
+    objective: Callable[[Params, Batch, Key, Context], tuple[PerExample, dict[str, PerExample]]]
+    optimizer: optax.GradientTransformation
+    averages: dict[str, Decay]
+    batches: Callable[[int], Iterator[Batch]]
+    fingerprint: dict[str, Any]
+    prepare: Callable[[Key, Batch], Batch]
+    samplers: tuple[Sampler, ...]
+    judge: Callable[[Any], list[dict[str, Any]]]
+    judged_average: str
+    judged_samples: int
+    batch_size: int
+    steps: int
+    seed: int = 0
+    num_classes: int = 0
+    frozen: Any = None
+    accumulate: int = 1
+    fsdp: int = 1
+    periodic: tuple[Periodic, ...] = ()
+    log_every: int = 50
+    checkpoint_every: int = 1000
+    snapshot_every: int = 0
+    restore: Callable[[Path, str, int | None], tuple[Params, int]] = restore_average

@@ -1,0 +1,162 @@
+"""The training loop, to be read from top to bottom."""
+
+import signal
+import time
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from . import checkpoint, log
+from .experiment import Experiment
+from .progress import progress
+from .sharding import batch_sharding, check_batch_size, make_mesh, replicated, state_shardings
+from .state import State, init_state
+from .step import make_step
+from .workdir import check_fingerprint
+
+STEPS_IN_FLIGHT = 2  # scalars are read this many steps late, so that the device never waits for the host
+
+
+class NonFiniteError(FloatingPointError):
+    """The loss or the gradient of a step was not finite; the last checkpoint is from before it."""
+
+
+class Finished(NamedTuple):
+    """What a call of `fit` left behind.
+
+    Attributes:
+        state: the state after the last step taken.
+        interrupted: True if SIGTERM stopped the run before its last step; the same command goes on.
+        steps_taken: steps of this call, 0 when the run had finished before.
+    """
+
+    state: State
+    interrupted: bool
+    steps_taken: int
+
+
+def fit(experiment: Experiment, workdir: Path) -> Finished:
+    """Train until `experiment.steps`, going on from the newest checkpoint in the folder if there is one.
+
+    A resumed run equals the uninterrupted one bit for bit on the same devices: keys and data are functions of
+    (seed, step), so the state is all there is to restore.
+
+    Raises:
+        NonFiniteError: at the first step whose loss or gradient is not finite, with all its loss terms.
+        ValueError: for a batch that the devices do not divide, or a checkpoint of other shapes or data.
+    """
+    # ---- Devices -------------------------------------------------------------------------------------------------
+    check_batch_size(experiment.batch_size, accumulate=experiment.accumulate)
+    mesh = make_mesh(fsdp=experiment.fsdp)
+
+    # ---- State: newest checkpoint, else initial ------------------------------------------------------------------
+    checkpoints = checkpoint.open_checkpoints(workdir / "checkpoints")
+    snapshots = checkpoint.open_checkpoints(workdir / "snapshots", keep=None) if experiment.snapshot_every else None
+    abstract = jax.eval_shape(lambda: init_state(experiment))
+    shardings = state_shardings(mesh, abstract)
+    newest = checkpoints.manager.latest_step()
+    if newest is None:
+        state = jax.jit(lambda: init_state(experiment), out_shardings=shardings)()
+    else:
+        like = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), abstract, shardings)
+        state, facts = checkpoint.restore(checkpoints, like, step=newest)
+        check_fingerprint(facts["data"], experiment.fingerprint)
+        # Arrays read from disk cannot be donated; a jitted copy can.
+        state = jax.jit(lambda tree: jax.tree.map(jax.numpy.copy, tree), out_shardings=shardings)(state)
+    first_step = int(state.step)
+    frozen = jax.device_put(experiment.frozen, replicated(mesh))
+
+    # ---- Step and data -------------------------------------------------------------------------------------------
+    step_fn = make_step(experiment, mesh)
+    batches = experiment.batches(first_step)
+    spread = batch_sharding(mesh)
+    facts = {"data": experiment.fingerprint}
+
+    # ---- Loop ----------------------------------------------------------------------------------------------------
+    in_flight: deque[tuple[int, dict[str, jax.Array]]] = deque()
+    window: list[dict[str, float]] = []
+    window_start = time.monotonic()
+    step = first_step
+    with (
+        stop_on_sigterm() as stop,
+        log.open_log(workdir, step=first_step) as writer,
+        progress(first_step=first_step, steps=experiment.steps) as report,
+    ):
+        while step < experiment.steps and not stop.requested:
+            batch = jax.tree.map(lambda x: jax.make_array_from_process_local_data(spread, x), next(batches))
+            state, scalars = step_fn(state, batch, frozen)
+            step += 1
+            in_flight.append((step, scalars))
+
+            last = step == experiment.steps or stop.requested
+            save_now = last or step % experiment.checkpoint_every == 0
+            run_now = [p for p in experiment.periodic if not stop.requested and (last or step % p.every == 0)]
+            log_now = last or step % experiment.log_every == 0
+
+            # Everything that outlives a step is written only after the step is known to be finite.
+            settle = bool(save_now or run_now or log_now)
+            while len(in_flight) > (0 if settle else STEPS_IN_FLIGHT):
+                window.append(finite(*in_flight.popleft()))
+
+            if log_now:
+                seconds = time.monotonic() - window_start
+                means = {name: float(np.mean([row[name] for row in window])) for name in window[0]}
+                means["images_per_second"] = len(window) * experiment.batch_size / seconds
+                log.write(writer, step, means)
+                report(step, means["loss"], means["images_per_second"])
+            if save_now:
+                checkpoint.save(checkpoints, step, state, facts)
+            if snapshots is not None and (last or step % experiment.snapshot_every == 0):
+                checkpoint.save(snapshots, step, {"averages": state.averages}, {})
+            for periodic in run_now:
+                extra = periodic.run(workdir, step, {"params": state.params, **state.averages})
+                if extra:
+                    log.write(writer, step, extra)
+            if log_now:
+                window, window_start = [], time.monotonic()
+
+    # ---- End: nothing counts as done before the last save has succeeded ------------------------------------------
+    checkpoint.finish(checkpoints)
+    if snapshots is not None:
+        checkpoint.finish(snapshots)
+    return Finished(state, interrupted=step < experiment.steps, steps_taken=step - first_step)
+
+
+def finite(step: int, scalars: dict[str, jax.Array]) -> dict[str, float]:
+    """The scalars of a step on the host.
+
+    Raises:
+        NonFiniteError: if the loss or the gradient norm is not finite.
+    """
+    values = {name: float(value) for name, value in jax.device_get(scalars).items()}
+    if not np.isfinite([values["loss"], values["gradient_norm"]]).all():
+        terms = ", ".join(f"{name} {value:.6g}" for name, value in values.items())
+        raise NonFiniteError(f"step {step} is not finite: {terms}. The last checkpoint is from before this step.")
+    return values
+
+
+class Stop:
+    """Whether the process was asked to stop."""
+
+    requested = False
+
+
+@contextmanager
+def stop_on_sigterm() -> Iterator[Stop]:
+    """Turn the first SIGTERM into a request that the loop answers with a checkpoint; a second one kills as usual."""
+    stop = Stop()
+
+    def handler(number: int, frame: object) -> None:
+        stop.requested = True
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+    previous = signal.signal(signal.SIGTERM, handler)
+    try:
+        yield stop
+    finally:
+        signal.signal(signal.SIGTERM, previous)

@@ -1,0 +1,99 @@
+"""One optimizer step, jitted over the mesh."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+from jaxtyping import Array, Float
+
+from .averages import update
+from .experiment import Batch, Context, Experiment, Key, Params, PerExample
+from .sharding import batch_sharding, replicated, state_shardings
+from .state import State, init_state
+
+NOISE_QUARTERS = 4
+
+
+def make_step(
+    experiment: Experiment, mesh: Mesh
+) -> Callable[[State, Batch, Any], tuple[State, dict[str, Float[Array, ""]]]]:
+    """(state, batch, frozen) -> (state, scalars): gradient, optimizer, averages. The state passed in is donated.
+
+    Randomness is fold_in(seed, step), and jax draws the same numbers however the batch is sharded, so a step is a
+    function of (state, batch) alone on any number of devices.
+    """
+    shardings = state_shardings(mesh, jax.eval_shape(lambda: init_state(experiment)))
+
+    def step(state: State, batch: Batch, frozen: Any) -> tuple[State, dict[str, Float[Array, ""]]]:
+        key = jax.random.fold_in(jax.random.key(experiment.seed), state.step)
+        key_prepare, key_loss = jax.random.split(key)
+        context = Context(step=state.step, frozen=frozen, averages=state.averages)
+        batch = experiment.prepare(key_prepare, batch)
+
+        gradient, (losses, metrics) = accumulated_gradient(
+            lambda params, batch, key: experiment.objective(params, batch, key, context),
+            state.params,
+            batch,
+            key_loss,
+            micro_batches=experiment.accumulate,
+        )
+        updates, opt_state = experiment.optimizer.update(gradient, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        averages = update(state.averages, experiment.averages, params, state.step)
+
+        scalars = {"loss": losses.mean(), "gradient_norm": optax.tree.norm(gradient)}
+        scalars |= {name: value.mean() for name, value in metrics.items() if name != "t"}
+        if "t" in metrics:
+            scalars |= by_noise_level(losses, metrics["t"])
+        return State(state.step + 1, params, opt_state, averages), scalars
+
+    return jax.jit(
+        step,
+        donate_argnums=0,
+        in_shardings=(shardings, batch_sharding(mesh), None),
+        out_shardings=(shardings, replicated(mesh)),
+    )
+
+
+def accumulated_gradient(
+    objective: Callable[[Params, Batch, Key], tuple[PerExample, dict[str, PerExample]]],
+    params: Params,
+    batch: Batch,
+    key: Key,
+    *,
+    micro_batches: int,
+) -> tuple[Params, tuple[PerExample, dict[str, PerExample]]]:
+    """Gradient of the mean loss over a batch taken in `micro_batches` parts, one after the other.
+
+    Returns the gradient and the per-example losses and metrics of the whole batch. Part i uses fold_in(key, i).
+    """
+
+    def mean_loss(params: Params, batch: Batch, key: Key) -> tuple[Array, tuple[PerExample, dict[str, PerExample]]]:
+        losses, metrics = objective(params, batch, key)
+        return losses.mean(), (losses, metrics)
+
+    gradient_of = jax.grad(mean_loss, has_aux=True)
+    if micro_batches == 1:
+        return gradient_of(params, batch, key)
+
+    # Part i takes every micro_batches-th row, so that each device keeps the rows it already holds.
+    parts = jax.tree.map(lambda x: x.reshape(-1, micro_batches, *x.shape[1:]).swapaxes(0, 1), batch)
+
+    def add(total: Params, part: tuple[Array, Batch]) -> tuple[Params, tuple[PerExample, dict[str, PerExample]]]:
+        index, rows = part
+        gradient, auxiliary = gradient_of(params, rows, jax.random.fold_in(key, index))
+        return jax.tree.map(jnp.add, total, gradient), auxiliary
+
+    zeros = jax.tree.map(jnp.zeros_like, params)
+    total, auxiliary = jax.lax.scan(add, zeros, (jnp.arange(micro_batches), parts))
+    return jax.tree.map(lambda g: g / micro_batches, total), jax.tree.map(jnp.ravel, auxiliary)
+
+
+def by_noise_level(losses: PerExample, t: PerExample) -> dict[str, Float[Array, ""]]:
+    """Mean loss in each quarter of the batch by noise level: loss_t1 (least noise) to loss_t4 (most)."""
+    sorted_losses = losses[jnp.argsort(t)]
+    quarters = jnp.array_split(sorted_losses, NOISE_QUARTERS)
+    return {f"loss_t{i + 1}": quarter.mean() for i, quarter in enumerate(quarters) if quarter.size}
