@@ -143,7 +143,9 @@ def run_check() -> None:
     print(f"data        {experiment.fingerprint}")
     print(f"devices     {facts.devices}")
     print(f"parameters  {facts.parameters:,}")
-    print(f"memory      {facts.state_bytes / 2**20:,.1f} MiB state + {facts.step_bytes / 2**20:,.1f} MiB step, a device")
+    print(
+        f"memory      {facts.state_bytes / 2**20:,.1f} MiB state + {facts.step_bytes / 2**20:,.1f} MiB step, a device"
+    )
     print(f"step        {facts.step_seconds:.3f} s, compiled in {facts.compile_seconds:.1f} s")
     print("loss terms  " + ", ".join(f"{name} {value:.4g}" for name, value in facts.scalars.items()))
     print("nothing was written")

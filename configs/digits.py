@@ -7,18 +7,16 @@ Easy Consistency Tuning (Geng et al. 2024), from scratch. NUMBERS
 
 from functools import partial
 
-
 import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
 import data
+from configs import glue
 from losses import consistency, curricula, edm, pairs, pseudo_huber
 from losses.types import Net
 from models import DiT, preconditioning
 from train import Context, Experiment, averages
-
-from configs import glue
 
 
 def get_config() -> ConfigDict:
@@ -75,9 +73,7 @@ def build(config: ConfigDict) -> Experiment:
         return model.init(key, x, jnp.zeros(1), jnp.zeros(1, jnp.int32))["params"]
 
     def objective(params, batch, key, context: Context):
-        stage = curricula.ect_stage(
-            context.step, stage_steps=config.steps // config.stages, last=config.stages - 1
-        )
+        stage = curricula.ect_stage(context.step, stage_steps=config.steps // config.stages, last=config.stages - 1)
         return consistency(
             f(params, batch["label"]),
             batch["image"],
@@ -107,5 +103,3 @@ def build(config: ConfigDict) -> Experiment:
         log_every=config.log_every,
         checkpoint_every=config.checkpoint_every,
     )
-
-

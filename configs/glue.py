@@ -5,7 +5,6 @@ Configs and main.py alone join the islands; this file holds the joints that seve
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache, partial
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -17,7 +16,7 @@ import eval as evaluation
 import train
 from losses import Path as NoisePath
 from losses.types import Net
-from samplers import heun, multistep_consistency
+from samplers import multistep_consistency
 from samplers.noise import initial
 
 NetOf = Callable[[train.Params, jax.Array], Net]
@@ -76,6 +75,9 @@ def judge_with_classifier(
 ) -> Callable[[Iterable[Any]], list[evaluation.Row]]:
     """Judge in pixels against all real images, and by a classifier trained on the training split when first needed."""
     pixels = evaluation.pixels
+
+    assert train.label is not None
+    assert held_out.label is not None
 
     @cache
     def classifier() -> evaluation.Classifier:

@@ -4,7 +4,7 @@ Import names from here, or files: a bare `import eval` hides the builtin.
 """
 
 from .classifier import Classifier, label_agreement, load_classifier, save_classifier, train_classifier
-from .compare import compare, real_floor
+from .compare import compare_sets, real_floor
 from .draw import Sampler, draw, draw_all
 from .features import Features, in_batches, pixels
 from .frechet import frechet_distance
@@ -14,6 +14,7 @@ from .judge import judge
 from .kid import kernel_distance
 from .plots import loss_curves, metric_against_nfe
 from .precision_recall import precision_recall
+from .rebuild import load_experiment, load_module
 from .reference import Reference, make_reference, read_reference, write_reference
 from .report import print_report, table
 from .rows import Row, append_rows, count_name, read_rows
@@ -30,7 +31,7 @@ __all__ = [
     "Statistics",
     "append_rows",
     "by_class",
-    "compare",
+    "compare_sets",
     "count_name",
     "draw",
     "draw_all",
@@ -43,6 +44,8 @@ __all__ = [
     "label_agreement",
     "labelled_panels",
     "load_classifier",
+    "load_experiment",
+    "load_module",
     "loss_curves",
     "make_reference",
     "mean_and_covariance",

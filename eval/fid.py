@@ -5,8 +5,6 @@ python -m eval.fid samples.npz reference.npz --features pixels
 """
 
 import argparse
-import importlib.util
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,10 +16,11 @@ from .features import Features, pixels
 from .images import read_images
 from .judge import judge
 from .npz import read_npz
+from .rebuild import load_experiment
 from .reference import Reference, make_reference, read_reference
 from .report import print_report
 from .rows import Row, append_rows
-from .run import Experiment, evaluate
+from .run import evaluate
 
 FEATURES = {features.name: features for features in (pixels,)}
 
@@ -49,42 +48,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def load_experiment(workdir: Path) -> Experiment:
-    """Rebuild the experiment of a run from its `run.json`.
-
-    The file names the config file, which is executed, and holds its plain values, from which its
-    `build` makes the experiment.
-
-    Raises:
-        FileNotFoundError: the folder, its run.json or the config file is missing.
-        ValueError: run.json lacks a key, or the config file has no `build`.
-    """
-    from ml_collections import ConfigDict
-
-    if not workdir.is_dir():
-        raise FileNotFoundError(f"{workdir}: no such folder")
-    path = workdir / "run.json"
-    if not path.exists():
-        raise FileNotFoundError(f"{path} is missing; is {workdir} the workdir of a run?")
-    run = json.loads(path.read_text())
-    missing = [key for key in ("config_file", "config") if key not in run]
-    if missing:
-        raise ValueError(f"{path} lacks {' and '.join(missing)}; it has {sorted(run)}")
-    root = Path(__file__).resolve().parents[1]
-    # A path that is absolute already stands for itself.
-    config_file = root / run["config_file"]
-    if not config_file.exists():
-        raise FileNotFoundError(f"{config_file}, named by {path}, is missing")
-    spec = importlib.util.spec_from_file_location(f"fewstep_config_{config_file.stem}", config_file)
-    if spec is None or spec.loader is None:
-        raise ValueError(f"{config_file} is not a Python file")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    if not hasattr(module, "build"):
-        raise ValueError(f"{config_file} has no build(config)")
-    return module.build(ConfigDict(run["config"]))
-
-
 def _judge_run(options: argparse.Namespace) -> list[Row]:
     experiment = load_experiment(options.workdir)
     samplers = [sampler for sampler in experiment.samplers if options.nfe is None]
@@ -97,9 +60,9 @@ def _judge_run(options: argparse.Namespace) -> list[Row]:
     return evaluate(
         experiment,
         options.workdir,
-        n=options.n,
+        n=experiment.judged_samples if options.n is None else options.n,
         seed=options.seed,
-        average=options.average,
+        average=options.average or experiment.judged_average,
         batch_size=options.batch_size,
         samplers=samplers,
         step=options.step,
@@ -126,9 +89,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, help="also write the rows to this new file, one JSON object a line")
     run = parser.add_argument_group("a run")
     run.add_argument("--workdir", type=Path, help="folder of a run; its rows also go to its metrics.jsonl")
-    run.add_argument("--n", type=int, default=2000, help="samples of each sampler (default: %(default)s)")
+    run.add_argument("--n", type=int, help="samples of each sampler (default: judged_samples of the run)")
     run.add_argument("--seed", type=int, default=0, help="of the samples (default: %(default)s)")
-    run.add_argument("--average", default="ema", help="which weights (default: %(default)s)")
+    run.add_argument("--average", help="weight average, or params (default: judged_average of the run)")
     run.add_argument("--step", type=int, help="which checkpoint (default: the newest)")
     run.add_argument("--nfe", type=int, nargs="+", help="only samplers with this many network evaluations")
     run.add_argument("--batch-size", type=int, default=250, help="images in a call (default: %(default)s)")

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Integer
+from jaxtyping import Integer, UInt8
 from PIL import Image, ImageDraw, ImageFont
 
 from .images import Images
@@ -42,7 +42,9 @@ def grid(images: Images, rows: int, columns: int, *, scale: int | None = None, g
     return Image.fromarray(np.ascontiguousarray(canvas[: rows * tall - gap, : columns * wide - gap]))
 
 
-def by_class(images: Images, labels: Integer[np.ndarray, " n"], *, num_classes: int, columns: int) -> Images:
+def by_class(
+    images: Images, labels: Integer[np.ndarray, " n"], *, num_classes: int, columns: int
+) -> UInt8[np.ndarray, "chosen height width channels"]:
     """The first `columns` images of each class, class by class: one class a row of `grid`.
 
     Raises:

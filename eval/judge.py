@@ -3,12 +3,13 @@
 from collections.abc import Iterable, Sequence
 
 import numpy as np
-from jaxtyping import Float32
 
 from .classifier import Classifier, label_agreement
-from .compare import compare
+from .compare import compare_sets
+from .frechet import frechet_distance
 from .reference import Reference
 from .rows import Row, count_name
+from .statistics import Statistics, empty, mean_and_covariance, update
 
 Batches = Iterable[tuple[np.ndarray, np.ndarray | None]]
 """Batches of uint8 images [B, H, W, C] and the labels [B] they were asked to be of, or None."""
@@ -38,16 +39,20 @@ def judge(
         ValueError: images are not uint8 [B, H, W, C] or not of the real images' shape, labels are missing or
             out of range, there are no samples, or too few.
     """
-    found: list[list[np.ndarray]] = [[] for _ in references]
-    n, agreeing, constant = 0, 0.0, 0
+    statistics = [empty(len(reference.mean)) for reference in references]
+    kept: list[list[np.ndarray]] = [[] for _ in references]
+    n, agreeing, constant = 0, 0, 0
     for images, labels in batches:
         _check_batch(images, references)
-        for features, reference in zip(found, references, strict=True):
-            features.append(reference.features.extract(images))
+        for i, reference in enumerate(references):
+            features = reference.features.extract(images)
+            statistics[i] = update(statistics[i], features)
+            if reference.real is not None:
+                kept[i].append(features)
         if classifier is not None:
             if labels is None:
                 raise ValueError("label agreement needs the labels that the samples were drawn with, got None")
-            agreeing += label_agreement(classifier, images, labels) * len(images)
+            agreeing += round(label_agreement(classifier, images, labels) * len(images))
         flat = images.reshape(len(images), -1, images.shape[-1])
         constant += int((flat == flat[:, :1]).all(axis=(1, 2)).sum())
         n += len(images)
@@ -55,8 +60,8 @@ def judge(
         raise ValueError("there are no samples to judge")
 
     rows: list[Row] = []
-    for features, reference in zip(found, references, strict=True):
-        rows += _rows(np.concatenate(features), reference, allow_few)
+    for reference, own_statistics, own_features in zip(references, statistics, kept, strict=True):
+        rows += _rows(own_statistics, own_features, reference, allow_few)
     if classifier is not None:
         rows.append(
             {
@@ -72,8 +77,8 @@ def judge(
     return rows
 
 
-def _rows(features: Float32[np.ndarray, "n dim"], reference: Reference, allow_few: bool) -> list[Row]:
-    n, dim = features.shape
+def _rows(statistics: Statistics, features: list[np.ndarray], reference: Reference, allow_few: bool) -> list[Row]:
+    n, dim = statistics.n, len(statistics.total)
     warning = {}
     if n <= dim:
         few = f"{n} samples for {dim} dimensions of {reference.features.name}: the distance is biased upward"
@@ -88,8 +93,12 @@ def _rows(features: Float32[np.ndarray, "n dim"], reference: Reference, allow_fe
         "reference_n": reference.n,
         "reference_sha256": reference.sha256,
     }
+    moments = mean_and_covariance(statistics)
+    values = {"fd": frechet_distance(*moments, reference.mean, reference.covariance)}
+    if reference.real is not None:
+        values |= compare_sets(np.concatenate(features), reference.real)
     rows: list[Row] = []
-    for measure, value in compare(features, reference.mean, reference.covariance, reference.real).items():
+    for measure, value in values.items():
         floor = {"real_floor": reference.floor[measure]} if measure in reference.floor else {}
         metric = f"{measure}_{reference.features.name}_{count_name(n)}"
         rows.append({"metric": metric, "value": value, **facts, **floor, **warning})

@@ -1,7 +1,7 @@
 """Curves of a run: the loss and its parts over training steps, a metric over network evaluations."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -13,6 +13,7 @@ from .rows import Row
 # Okabe and Ito's colours, told apart by all common kinds of colour vision; their yellow is too pale for lines.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+Curve = Callable[[Axes, np.ndarray, np.ndarray, str, str], None]
 QUARTILES = ("loss_t1", "loss_t2", "loss_t3", "loss_t4")
 
 
@@ -29,25 +30,28 @@ def loss_curves(rows: Sequence[Row]) -> Figure:
     Raises:
         ValueError: no row has any of these.
     """
-    quartiles = {key: f"noise quartile {i}" for i, key in enumerate(QUARTILES, start=1)}
-    panels: list[tuple[str, dict[str, str]]] = [
-        ("loss", {"loss": "loss"}),
-        ("loss by noise level", quartiles),
-        ("gradient norm", {"gradient_norm": "gradient norm"}),
-        ("learning rate", {"learning_rate": "learning rate"}),
+    names = ("quartile 1, least noise", "quartile 2", "quartile 3", "quartile 4, most noise")
+    panels: list[tuple[str, Curve, dict[str, str]]] = [
+        ("loss", _noisy, {"loss": "loss"}),
+        ("loss by noise level", _noisy, dict(zip(QUARTILES, names, strict=True))),
+        ("gradient norm", _noisy, {"gradient_norm": "gradient norm"}),
+        ("learning rate", _exact, {"learning_rate": "learning rate"}),
     ]
-    panels = [(title, keys) for title, keys in panels if any(key in row for row in rows for key in keys)]
+    panels = [panel for panel in panels if any(key in row for row in rows for key in panel[2])]
     if not panels:
         raise ValueError("no row has a loss, a gradient norm or a learning rate")
-    figure = Figure(figsize=(5.0 * len(panels), 3.6), layout="constrained")
-    for axes, (title, keys) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+    columns = min(2, len(panels))
+    lines = -(-len(panels) // columns)
+    figure = Figure(figsize=(5.0 * columns, 3.4 * lines), layout="constrained")
+    for i, (title, curve, keys) in enumerate(panels, start=1):
+        axes = figure.add_subplot(lines, columns, i)
         _style(axes, title, "training step")
-        drawn: list[float] = []
+        drawn: list[int | float] = []
         for color, (key, label) in zip(COLORS, keys.items(), strict=False):
             points = [(row["step"], row[key]) for row in rows if row.get(key) is not None]
             if points:
                 steps, values = zip(*points, strict=True)
-                _curve(axes, np.asarray(steps), np.asarray(values), color, label)
+                curve(axes, np.asarray(steps), np.asarray(values), color, label)
                 drawn += values
         _log_if_wide(axes, drawn)
         if len(keys) > 1:
@@ -93,15 +97,19 @@ def metric_against_nfe(rows: Sequence[Row], metric: str) -> Figure:
     return figure
 
 
-def _curve(axes: Axes, steps: np.ndarray, values: np.ndarray, color: str, label: str) -> None:
-    """One curve; many noisy points are shown pale, with their running mean on top."""
+def _exact(axes: Axes, steps: np.ndarray, values: np.ndarray, color: str, label: str) -> None:
+    axes.plot(steps, values, color=color, linewidth=1.5, label=label)
+
+
+def _noisy(axes: Axes, steps: np.ndarray, values: np.ndarray, color: str, label: str) -> None:
+    """Many points are shown pale, with their running mean on top."""
     window = len(values) // 20
     if window < 2:
-        axes.plot(steps, values, color=color, linewidth=1.5, label=label)
+        _exact(axes, steps, values, color, label)
         return
-    axes.plot(steps, values, color=color, linewidth=0.6, alpha=0.25)
+    axes.plot(steps, values, color=color, linewidth=0.6, alpha=0.35)
     mean = np.convolve(values, np.ones(window) / window, mode="valid")
-    axes.plot(steps[window - 1 :], mean, color=color, linewidth=1.5, label=label)
+    axes.plot(steps[window // 2 :][: len(mean)], mean, color=color, linewidth=1.5, label=label)
 
 
 def _style(axes: Axes, title: str, x_label: str) -> None:
@@ -113,7 +121,7 @@ def _style(axes: Axes, title: str, x_label: str) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
 
 
-def _log_if_wide(axes: Axes, values: Sequence[float]) -> None:
+def _log_if_wide(axes: Axes, values: Sequence[int | float]) -> None:
     """A logarithmic axis for positive values that span more than a factor of ten."""
     finite = [value for value in values if math.isfinite(value)]
     if finite and min(finite) > 0 and max(finite) > 10 * min(finite):

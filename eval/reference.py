@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float32, Float64, UInt8
 
-from .compare import real_floor
+from .compare import compare_halves
 from .features import Features
 from .npz import read_npz, write_npz
 from .statistics import empty, mean_and_covariance, update
@@ -61,7 +61,7 @@ def make_reference(name: str, features: Features, images: UInt8[np.ndarray, "n h
         sha256=_sha256(mean, covariance),
         image_shape=images.shape[1:],
         real=real,
-        floor=real_floor(real),
+        floor=compare_halves(real),
     )
 
 

@@ -17,6 +17,8 @@ class Experiment(Protocol):
         samplers: the ways to sample it.
         num_classes: number of classes; 0 if it is unconditional.
         restore: `restore(workdir, average, step) -> (params, step)`; the newest checkpoint if step is None.
+        judged_average: the average to restore if none is asked for.
+        judged_samples: samples of each sampler if no number is asked for.
         judge: `judge(batches of uint8 images and labels) -> rows`, with its references bound.
     """
 
@@ -25,7 +27,11 @@ class Experiment(Protocol):
     @property
     def num_classes(self) -> int: ...  # noqa: D102
     @property
-    def restore(self) -> Callable[[str | Path, str, int | None], tuple[Any, int]]: ...  # noqa: D102
+    def judged_average(self) -> str: ...  # noqa: D102
+    @property
+    def judged_samples(self) -> int: ...  # noqa: D102
+    @property
+    def restore(self) -> Callable[[Path, str, int | None], tuple[Any, int]]: ...  # noqa: D102
     @property
     def judge(self) -> Callable[[Batches], list[Row]]: ...  # noqa: D102
 
@@ -64,6 +70,7 @@ def evaluate(
     samplers = experiment.samplers if samplers is None else samplers
     if not samplers:
         raise ValueError("there is no sampler to evaluate")
+    workdir = Path(workdir)
     params, step = experiment.restore(workdir, average, step)
     rows: list[Row] = []
     for sampler in samplers:
@@ -76,6 +83,6 @@ def evaluate(
         }
         batches = draw(sampler, params, n=n, seed=seed, num_classes=experiment.num_classes, batch_size=batch_size)
         judged = [{"metric": row["metric"], "value": row["value"], **own, **row} for row in experiment.judge(batches)]
-        append_rows(Path(workdir) / "metrics.jsonl", judged)
+        append_rows(workdir / "metrics.jsonl", judged)
         rows += judged
     return rows

@@ -35,6 +35,9 @@ def consistency(
 
     Returns:
         One float32 loss per example [B], and metrics `t` and `distance` (the loss without its weight).
+
+    Raises:
+        ValueError: if a network's output has not the shape of x.
     """
     key_t, key_z = jax.random.split(key)
     x, z = coupling(key_z, at_least_float32(x))
@@ -44,6 +47,8 @@ def consistency(
     # is ln s in most backbones, and a NaN in the unused branch of `where` would still poison the gradient.
     s_positive = jnp.where(s > 0, s, t)
     goal = (target or net)(interpolate(path, x, z, s_positive), s_positive)
+    if goal.shape != x.shape:  # `where` would broadcast it
+        raise ValueError(f"a consistency function returns the shape of its input {x.shape}, got {goal.shape}")
     goal = jax.lax.stop_gradient(jnp.where(expand(s, x) > 0, goal, x))
     difference = distance(prediction, goal)
     return weight * difference, {"t": t, "distance": difference}

@@ -6,18 +6,21 @@ over all elements of an example, as the papers' norms do; nothing is averaged ov
 
 import jax.numpy as jnp
 
+from ._shapes import Array, Float
 from .types import Batch, PerExample
 
 
-def _difference(a: Batch, b: Batch) -> Batch:
+def _difference(a: Batch, b: Batch) -> Float[Array, "batch elements"]:
     if a.shape != b.shape:
         raise ValueError(f"a distance needs two batches of the same shape, got {a.shape} and {b.shape}")
     return jnp.subtract(a, b).reshape(a.shape[0], -1)
 
 
 def l1(a: Batch, b: Batch) -> PerExample:
-    """Sum of absolute differences."""
-    return jnp.sum(jnp.abs(_difference(a, b)), axis=1)
+    """Sum of absolute differences; the gradient at a = b is 0."""
+    difference = _difference(a, b)
+    # jnp.abs has derivative 1 at 0 and would push equal elements apart.
+    return jnp.sum(difference * jnp.sign(difference), axis=1)
 
 
 def l2(a: Batch, b: Batch) -> PerExample:

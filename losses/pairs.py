@@ -14,14 +14,14 @@ from .types import Array, Key, PerExample
 Triple = tuple[PerExample, PerExample, PerExample]
 
 
-def karras_time(i: Array, points: Array, *, sigma_min: float, sigma_max: float, rho: float) -> Array:
+def karras_time(i: Array, points: Array | int, *, sigma_min: float, sigma_max: float, rho: float) -> Array:
     """Ascending grid point i in [0, points - 1] of Karras et al. 2022, eq. 5; i and points may be traced."""
     low, high = sigma_min ** (1 / rho), sigma_max ** (1 / rho)
     return (low + i / (points - 1) * (high - low)) ** rho
 
 
 def ct(
-    key: Key, n: int, *, points: Array, sigma_min: float = 0.002, sigma_max: float = 80.0, rho: float = 7.0
+    key: Key, n: int, *, points: Array | int, sigma_min: float = 0.002, sigma_max: float = 80.0, rho: float = 7.0
 ) -> Triple:
     """Neighbours of a grid of `points` levels, every interval equally often, weight 1 (Song et al. 2023, alg. 3)."""
     i = jax.random.randint(key, (n,), 0, points - 1)
@@ -33,7 +33,7 @@ def ict(
     key: Key,
     n: int,
     *,
-    points: Array,
+    points: Array | int,
     mean: float = -1.1,
     std: float = 2.0,
     sigma_min: float = 0.002,
@@ -59,7 +59,7 @@ def ect(
     key: Key,
     n: int,
     *,
-    stage: Array,
+    stage: Array | int,
     mean: float = -1.1,
     std: float = 2.0,
     q: float = 2.0,
@@ -77,7 +77,7 @@ def ect(
 
 
 def ect_hop(
-    t: PerExample, *, stage: Array, q: float = 2.0, k: float = 8.0, b: float = 1.0
+    t: PerExample, *, stage: Array | int, q: float = 2.0, k: float = 8.0, b: float = 1.0
 ) -> tuple[PerExample, PerExample]:
     """(s, t - s) of ECT's mapping; the difference is formed first, since t - s would cancel at late stages."""
     hop = jnp.minimum(t, t * (1 + k * jax.nn.sigmoid(-b * t)) / q ** (stage + 1.0))

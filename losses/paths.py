@@ -9,7 +9,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from .types import Array, Batch, PerExample, Schedule
+from .types import Array, Batch, Factor, PerExample, Schedule
 
 
 class Path(NamedTuple):
@@ -22,10 +22,10 @@ class Path(NamedTuple):
 class Coefficients(NamedTuple):
     """alpha, sigma and their time derivatives at t, shaped to multiply a batch: [B, 1, ..., 1]."""
 
-    alpha: Batch
-    sigma: Batch
-    alpha_rate: Batch
-    sigma_rate: Batch
+    alpha: Factor
+    sigma: Factor
+    alpha_rate: Factor
+    sigma_rate: Factor
 
 
 edm = Path(alpha=jnp.ones_like, sigma=lambda t: t)
@@ -70,7 +70,7 @@ def scaled(path: Path, sigma_data: float) -> Path:
     return Path(alpha=path.alpha, sigma=lambda t: sigma_data * path.sigma(t))
 
 
-def expand(t: PerExample, like: Batch) -> Batch:
+def expand(t: PerExample, like: Batch) -> Factor:
     """t[B] as [B, 1, ..., 1] with as many axes as `like`, so that it multiplies examples and not pixels."""
     return t.reshape(t.shape + (1,) * (like.ndim - 1))
 

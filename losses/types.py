@@ -11,6 +11,8 @@ from ._shapes import Array, Float, Key
 
 Batch: TypeAlias = Float[Array, "batch *shape"]
 PerExample: TypeAlias = Float[Array, "batch"]
+Factor: TypeAlias = Float[Array, "batch *ones"]
+"""One number per example with a batch's axes, [B, 1, ..., 1]"""
 
 Net: TypeAlias = Callable[[Array, Array], Array]
 """net(x[B, ...], t[B]) -> [B, ...]"""

@@ -5,7 +5,7 @@ one or more; every sampler then ends at `end`, 0 unless said otherwise, which is
 """
 
 from collections.abc import Callable, Sequence
-from typing import Protocol, TypeAlias
+from typing import Protocol, TypeAlias, runtime_checkable
 
 import jax
 import numpy as np
@@ -21,6 +21,7 @@ Net: TypeAlias = Callable[[Array, Array], Array]
 Times: TypeAlias = Array | np.ndarray | Sequence[float]
 
 
+@runtime_checkable
 class Path(Protocol):
     """Coefficients of x_t = alpha(t) x + sigma(t) z, as in fewstep.losses."""
 

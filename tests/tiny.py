@@ -1,7 +1,17 @@
-"""A run small enough for tests: an affine denoiser of Gaussian vectors, with every part of the trainer in use."""
+"""A run small enough for tests: an affine denoiser of Gaussian vectors, with every part of the trainer in use.
 
+As a program it trains in a process of its own, which tests then kill, or give other devices:
+
+    python -m tests.tiny WORKDIR STATE.npz [--steps=20] [--dim=16] [--fsdp=1] [--kill_at=STEP] [--after_save]
+"""
+
+import argparse
+import os
+import signal
+import time
 from collections.abc import Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -10,20 +20,21 @@ import numpy as np
 import optax
 
 from losses import denoising
-from train import Experiment, Sampler, averages
+from train import Experiment, Sampler, averages, fit
 
 DIM = 16
 
 
-def batches(start: int, *, batch_size: int, seed: int = 0) -> Iterator[dict[str, np.ndarray]]:
+def batches(start: int, *, batch_size: int, dim: int) -> Iterator[dict[str, np.ndarray]]:
+    """Batch k is a function of k."""
     step = start
     while True:
-        yield {"image": np.random.default_rng([seed, step]).normal(0.3, 0.5, (batch_size, DIM)).astype(np.float32)}
+        yield {"image": np.random.default_rng([7, step]).normal(0.3, 0.5, (batch_size, dim)).astype(np.float32)}
         step += 1
 
 
-def init(key: jax.Array) -> dict[str, jax.Array]:
-    return {"weight": 0.1 * jax.random.normal(key, (DIM, DIM)), "bias": jnp.zeros(DIM)}
+def init(key: jax.Array, *, dim: int) -> dict[str, jax.Array]:
+    return {"weight": 0.1 * jax.random.normal(key, (dim, dim)), "bias": jnp.zeros(dim)}
 
 
 def net_of(params: dict[str, jax.Array]) -> Any:
@@ -34,10 +45,10 @@ def objective(params, batch, key, context):
     return denoising(net_of(params), batch["image"], key)
 
 
-def experiment(**changes: Any) -> Experiment:
-    batch_size = changes.get("batch_size", 16)
+def experiment(*, dim: int = DIM, batch_size: int = 16, **changes: Any) -> Experiment:
+    """The run, with any field of it replaced."""
     base = Experiment(
-        init=init,
+        init=partial(init, dim=dim),
         objective=objective,
         optimizer=optax.chain(optax.clip_by_global_norm(1.0), optax.adam(1e-2)),
         averages={
@@ -46,10 +57,10 @@ def experiment(**changes: Any) -> Experiment:
             "short": partial(averages.power, sigma_rel=0.05),
             "long": partial(averages.power, sigma_rel=0.10),
         },
-        batches=partial(batches, batch_size=batch_size),
+        batches=partial(batches, batch_size=batch_size, dim=dim),
         fingerprint={"name": "gaussian", "seed": 0},
         prepare=lambda key, batch: batch,
-        samplers=(Sampler("one", 1, lambda params, keys, labels: jnp.zeros((len(labels), DIM))),),
+        samplers=(Sampler("one", 1, lambda params, keys, labels: jnp.zeros((len(labels), dim))),),
         judge=lambda batches: [],
         judged_average="constant",
         judged_samples=4,
@@ -57,5 +68,44 @@ def experiment(**changes: Any) -> Experiment:
         steps=20,
         log_every=5,
         checkpoint_every=8,
+        snapshot_every=4,
     )
     return base._replace(**changes)
+
+
+def deadly(batches: Any, *, kill_at: int, workdir: Path, after_save: bool) -> Any:
+    """The same batches, but asking for number `kill_at` kills the process, if told so once step 8 is on disk."""
+
+    def until_death(start: int) -> Iterator[dict[str, np.ndarray]]:
+        for step, batch in enumerate(batches(start), start):
+            if step == kill_at:
+                while after_save and not (workdir / "checkpoints" / "8").is_dir():
+                    time.sleep(0.01)
+                os.kill(os.getpid(), signal.SIGKILL)
+            yield batch
+
+    return until_death
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("workdir", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--dim", type=int, default=DIM)
+    parser.add_argument("--fsdp", type=int, default=1)
+    parser.add_argument("--kill_at", type=int)
+    parser.add_argument("--after_save", action="store_true")
+    given = parser.parse_args()
+
+    run = experiment(dim=given.dim, steps=given.steps, fsdp=given.fsdp)
+    if given.kill_at is not None:
+        lethal = deadly(run.batches, kill_at=given.kill_at, workdir=given.workdir, after_save=given.after_save)
+        run = run._replace(batches=lethal)
+    given.workdir.mkdir(parents=True, exist_ok=True)
+    state = fit(run, given.workdir).state
+    np.savez(given.out, *(np.asarray(leaf) for leaf in jax.tree.leaves(state)))
+
+
+if __name__ == "__main__":
+    main()

@@ -8,7 +8,7 @@ from .log import read_log
 from .loop import Finished, NonFiniteError, fit
 from .sharding import batch_sharding, check_batch_size, make_mesh, replicated, state_shardings
 from .snapshots import restore_or_reconstruct
-from .state import State, init_state
+from .state import State, init_state, place_state
 from .step import make_step
 from .workdir import circumstances, claim
 
@@ -32,6 +32,7 @@ __all__ = [
     "init_state",
     "make_mesh",
     "make_step",
+    "place_state",
     "posthoc",
     "read_log",
     "replicated",

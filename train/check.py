@@ -7,8 +7,8 @@ import jax
 import numpy as np
 
 from .experiment import Experiment
-from .sharding import batch_sharding, check_batch_size, make_mesh, replicated, state_shardings
-from .state import init_state
+from .sharding import batch_sharding, check_batch_size, make_mesh, replicated
+from .state import place_state
 from .step import make_step
 
 
@@ -42,8 +42,7 @@ def check(experiment: Experiment) -> Facts:
     """
     check_batch_size(experiment.batch_size, accumulate=experiment.accumulate)
     mesh = make_mesh(fsdp=experiment.fsdp)
-    shardings = state_shardings(mesh, jax.eval_shape(lambda: init_state(experiment)))
-    state = jax.jit(lambda: init_state(experiment), out_shardings=shardings)()
+    state = place_state(experiment, mesh)
     frozen = jax.device_put(experiment.frozen, replicated(mesh))
     batches = experiment.batches(0)
     spread = batch_sharding(mesh)
@@ -53,7 +52,8 @@ def check(experiment: Experiment) -> Facts:
 
     parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
     state_bytes = sum(
-        np.prod(leaf.sharding.shard_shape(leaf.shape), dtype=int) * leaf.dtype.itemsize for leaf in jax.tree.leaves(state)
+        np.prod(leaf.sharding.shard_shape(leaf.shape), dtype=int) * leaf.dtype.itemsize
+        for leaf in jax.tree.leaves(state)
     )
     start = time.monotonic()
     compiled = make_step(experiment, mesh).lower(state, put(), frozen).compile()

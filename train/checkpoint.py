@@ -4,6 +4,8 @@ A checkpoint holds a pytree and a small JSON of facts about it. It is restored o
 shapes and shardings and the arrays are read into them.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,8 +24,12 @@ class Checkpoints(NamedTuple):
     manager: ocp.CheckpointManager
 
 
-def open_checkpoints(path: Path | str, *, keep: int | None = 2) -> Checkpoints:
+@contextmanager
+def open_checkpoints(path: Path | str, *, keep: int | None = 2) -> Iterator[Checkpoints]:
     """Open or create the folder; only the newest `keep` steps stay, all if None. Leftovers of a killed save go.
+
+    On leaving, also by an exception, saves in flight are waited for and what went wrong with them is raised: without
+    that, a failed save can pass for success.
 
     Raises:
         OSError: if the folder cannot be written, before any training.
@@ -33,7 +39,13 @@ def open_checkpoints(path: Path | str, *, keep: int | None = 2) -> Checkpoints:
     probe = path / ".writable"
     probe.touch()
     probe.unlink()
-    return Checkpoints(path, _manager(path, max_to_keep=keep, cleanup_tmp_directories=True))
+    manager = _manager(path, max_to_keep=keep, cleanup_tmp_directories=True)
+    try:
+        yield Checkpoints(path, manager)
+    finally:
+        manager.wait_until_finished()
+        manager.check_for_errors()
+        manager.close()
 
 
 def save(checkpoints: Checkpoints, step: int, tree: PyTree, facts: dict[str, Any]) -> None:
@@ -44,13 +56,6 @@ def save(checkpoints: Checkpoints, step: int, tree: PyTree, facts: dict[str, Any
     checkpoints.manager.save(
         step, args=ocp.args.Composite(state=ocp.args.PyTreeSave(tree), facts=ocp.args.JsonSave(facts))
     )
-
-
-def finish(checkpoints: Checkpoints) -> None:
-    """Wait for saves in flight and raise what went wrong with them: without this, an error can pass for success."""
-    checkpoints.manager.wait_until_finished()
-    checkpoints.manager.check_for_errors()
-    checkpoints.manager.close()
 
 
 def restore(checkpoints: Checkpoints, like: PyTree, *, step: int) -> tuple[PyTree, dict[str, Any]]:
@@ -156,9 +161,7 @@ def _verify(checkpoints: Checkpoints, step: int, tree: PyTree, expected: dict[st
 
 def _manager(path: Path, **options: Any) -> ocp.CheckpointManager:
     handlers = {"state": ocp.PyTreeCheckpointHandler(), "facts": ocp.JsonCheckpointHandler()}
-    return ocp.CheckpointManager(
-        path, options=ocp.CheckpointManagerOptions(**options), item_handlers=handlers
-    )
+    return ocp.CheckpointManager(path, options=ocp.CheckpointManagerOptions(**options), item_handlers=handlers)
 
 
 def _request(like: PyTree) -> ocp.args.PyTreeRestore:

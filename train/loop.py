@@ -4,18 +4,21 @@ import signal
 import time
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from . import checkpoint, log
+from .checkpoint import Checkpoints
 from .experiment import Experiment
 from .progress import progress
 from .sharding import batch_sharding, check_batch_size, make_mesh, replicated, state_shardings
-from .state import State, init_state
+from .state import State, init_state, place_state
 from .step import make_step
 from .workdir import check_fingerprint
 
@@ -50,44 +53,60 @@ def fit(experiment: Experiment, workdir: Path) -> Finished:
         NonFiniteError: at the first step whose loss or gradient is not finite, with all its loss terms.
         ValueError: for a batch that the devices do not divide, or a checkpoint of other shapes or data.
     """
-    # ---- Devices -------------------------------------------------------------------------------------------------
     check_batch_size(experiment.batch_size, accumulate=experiment.accumulate)
     mesh = make_mesh(fsdp=experiment.fsdp)
+    keep_snapshots = (
+        checkpoint.open_checkpoints(workdir / "snapshots", keep=None) if experiment.snapshot_every else nullcontext()
+    )
+    # Leaving this block waits for saves in flight: nothing counts as done before the last one has succeeded.
+    with checkpoint.open_checkpoints(workdir / "checkpoints") as checkpoints, keep_snapshots as snapshots:
+        state = newest_state(experiment, mesh, checkpoints)
+        first_step = int(state.step)
+        state, interrupted = train_from(state, experiment, mesh, workdir, checkpoints, snapshots)
+    return Finished(state, interrupted, steps_taken=int(state.step) - first_step)
 
-    # ---- State: newest checkpoint, else initial ------------------------------------------------------------------
-    checkpoints = checkpoint.open_checkpoints(workdir / "checkpoints")
-    snapshots = checkpoint.open_checkpoints(workdir / "snapshots", keep=None) if experiment.snapshot_every else None
-    abstract = jax.eval_shape(lambda: init_state(experiment))
-    shardings = state_shardings(mesh, abstract)
+
+def newest_state(experiment: Experiment, mesh: Mesh, checkpoints: Checkpoints) -> State:
+    """The newest checkpoint on this mesh, or the initial state if there is none."""
     newest = checkpoints.manager.latest_step()
     if newest is None:
-        state = jax.jit(lambda: init_state(experiment), out_shardings=shardings)()
-    else:
-        like = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), abstract, shardings)
-        state, facts = checkpoint.restore(checkpoints, like, step=newest)
-        check_fingerprint(facts["data"], experiment.fingerprint)
-        # Arrays read from disk cannot be donated; a jitted copy can.
-        state = jax.jit(lambda tree: jax.tree.map(jax.numpy.copy, tree), out_shardings=shardings)(state)
-    first_step = int(state.step)
-    frozen = jax.device_put(experiment.frozen, replicated(mesh))
+        return place_state(experiment, mesh)
+    abstract = jax.eval_shape(lambda: init_state(experiment))
+    shardings = state_shardings(mesh, abstract)
+    like = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), abstract, shardings)
+    state, facts = checkpoint.restore(checkpoints, like, step=newest)
+    check_fingerprint(facts["data"], experiment.fingerprint)
+    # Arrays read from disk cannot be donated; a jitted copy can.
+    return jax.jit(lambda tree: jax.tree.map(jnp.copy, tree), out_shardings=shardings)(state)
 
+
+def train_from(
+    state: State,
+    experiment: Experiment,
+    mesh: Mesh,
+    workdir: Path,
+    checkpoints: Checkpoints,
+    snapshots: Checkpoints | None,
+) -> tuple[State, bool]:
+    """The loop itself: the state after it, and whether SIGTERM ended it."""
     # ---- Step and data -------------------------------------------------------------------------------------------
+    step = first_step = int(state.step)
     step_fn = make_step(experiment, mesh)
     batches = experiment.batches(first_step)
     spread = batch_sharding(mesh)
+    frozen = jax.device_put(experiment.frozen, replicated(mesh))
     facts = {"data": experiment.fingerprint}
-
-    # ---- Loop ----------------------------------------------------------------------------------------------------
     in_flight: deque[tuple[int, dict[str, jax.Array]]] = deque()
     window: list[dict[str, float]] = []
-    window_start = time.monotonic()
-    step = first_step
+
     with (
         stop_on_sigterm() as stop,
         log.open_log(workdir, step=first_step) as writer,
         progress(first_step=first_step, steps=experiment.steps) as report,
     ):
+        window_start = time.monotonic()
         while step < experiment.steps and not stop.requested:
+            # ---- One step ----------------------------------------------------------------------------------------
             batch = jax.tree.map(lambda x: jax.make_array_from_process_local_data(spread, x), next(batches))
             state, scalars = step_fn(state, batch, frozen)
             step += 1
@@ -95,23 +114,24 @@ def fit(experiment: Experiment, workdir: Path) -> Finished:
 
             last = step == experiment.steps or stop.requested
             save_now = last or step % experiment.checkpoint_every == 0
+            snapshot_now = experiment.snapshot_every and (last or step % experiment.snapshot_every == 0)
             run_now = [p for p in experiment.periodic if not stop.requested and (last or step % p.every == 0)]
             log_now = last or step % experiment.log_every == 0
 
-            # Everything that outlives a step is written only after the step is known to be finite.
-            settle = bool(save_now or run_now or log_now)
+            # ---- Is it finite? Whatever outlives a step is written only after that is known -----------------------
+            settle = bool(save_now or snapshot_now or run_now or log_now)
             while len(in_flight) > (0 if settle else STEPS_IN_FLIGHT):
                 window.append(finite(*in_flight.popleft()))
 
+            # ---- Write -------------------------------------------------------------------------------------------
             if log_now:
-                seconds = time.monotonic() - window_start
                 means = {name: float(np.mean([row[name] for row in window])) for name in window[0]}
-                means["images_per_second"] = len(window) * experiment.batch_size / seconds
+                means["images_per_second"] = len(window) * experiment.batch_size / (time.monotonic() - window_start)
                 log.write(writer, step, means)
                 report(step, means["loss"], means["images_per_second"])
             if save_now:
                 checkpoint.save(checkpoints, step, state, facts)
-            if snapshots is not None and (last or step % experiment.snapshot_every == 0):
+            if snapshots is not None and snapshot_now:
                 checkpoint.save(snapshots, step, {"averages": state.averages}, {})
             for periodic in run_now:
                 extra = periodic.run(workdir, step, {"params": state.params, **state.averages})
@@ -119,12 +139,7 @@ def fit(experiment: Experiment, workdir: Path) -> Finished:
                     log.write(writer, step, extra)
             if log_now:
                 window, window_start = [], time.monotonic()
-
-    # ---- End: nothing counts as done before the last save has succeeded ------------------------------------------
-    checkpoint.finish(checkpoints)
-    if snapshots is not None:
-        checkpoint.finish(snapshots)
-    return Finished(state, interrupted=step < experiment.steps, steps_taken=step - first_step)
+    return state, step < experiment.steps
 
 
 def finite(step: int, scalars: dict[str, jax.Array]) -> dict[str, float]:

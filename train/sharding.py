@@ -4,7 +4,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 SMALLEST_SHARDED = 2**16  # elements; splitting less than this costs more in messages than it saves in memory
 
@@ -29,27 +29,29 @@ def check_batch_size(batch_size: int, *, accumulate: int = 1, devices: int | Non
         ValueError: naming the numbers and the nearest batch sizes that would do.
     """
     devices = jax.device_count() if devices is None else devices
+    if accumulate < 1:
+        raise ValueError(f"accumulate must be at least 1, got {accumulate}")
     unit = devices * accumulate
-    if accumulate < 1 or batch_size < 1 or batch_size % unit:
-        below, above = batch_size // max(unit, 1) * unit, -(-batch_size // max(unit, 1)) * unit
-        nearest = " or ".join(str(n) for n in sorted({below, above}) if n > 0)
+    if batch_size < 1 or batch_size % unit:
+        below = batch_size // unit * unit
+        nearest = f"{below} or {below + unit}" if below > 0 else f"{unit}"
         raise ValueError(
             f"batch_size {batch_size} is not divisible by {devices} devices x {accumulate} micro-batches; "
             f"the nearest that is: {nearest}"
         )
 
 
-def batch_sharding(mesh: Mesh) -> NamedSharding:
+def batch_sharding(mesh: Mesh | AbstractMesh) -> NamedSharding:
     """Examples spread over all devices."""
     return NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
 
 
-def replicated(mesh: Mesh) -> NamedSharding:
+def replicated(mesh: Mesh | AbstractMesh) -> NamedSharding:
     """A full copy on every device."""
     return NamedSharding(mesh, PartitionSpec())
 
 
-def state_shardings(mesh: Mesh, state: Any) -> Any:
+def state_shardings(mesh: Mesh | AbstractMesh, state: Any) -> Any:
     """Shardings of a tree of arrays or shapes: large ones split over "fsdp" along their largest divisible axis."""
     ways = mesh.shape["fsdp"]
 

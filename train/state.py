@@ -4,9 +4,11 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 from jaxtyping import Array, Int
 
 from .experiment import Experiment
+from .sharding import state_shardings
 
 
 class State(NamedTuple):
@@ -25,8 +27,14 @@ class State(NamedTuple):
     averages: dict[str, Any]
 
 
+def place_state(experiment: Experiment, mesh: Mesh) -> State:
+    """The state before the first step, on its devices."""
+    shardings = state_shardings(mesh, jax.eval_shape(lambda: init_state(experiment)))
+    return jax.jit(lambda: init_state(experiment), out_shardings=shardings)()
+
+
 def init_state(experiment: Experiment) -> State:
-    """The state before the first step; averages start at the parameters. Jit it, or trace it for its shapes."""
+    """The state before the first step; averages start at the parameters. Trace it for its shapes."""
     params = experiment.init(jax.random.fold_in(jax.random.key(experiment.seed), 2**31 - 1))
     return State(
         step=jnp.zeros((), jnp.int32),

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
+from jax.stages import Wrapped
 from jaxtyping import Array, Float
 
 from .averages import update
@@ -17,9 +18,7 @@ from .state import State, init_state
 NOISE_QUARTERS = 4
 
 
-def make_step(
-    experiment: Experiment, mesh: Mesh
-) -> Callable[[State, Batch, Any], tuple[State, dict[str, Float[Array, ""]]]]:
+def make_step(experiment: Experiment, mesh: Mesh) -> Wrapped:
     """(state, batch, frozen) -> (state, scalars): gradient, optimizer, averages. The state passed in is donated.
 
     Randomness is fold_in(seed, step), and jax draws the same numbers however the batch is sharded, so a step is a

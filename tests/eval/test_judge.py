@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 
-from eval.compare import compare
+from eval.compare import compare_sets
 from eval.features import Features, pixels
+from eval.frechet import frechet_distance
 from eval.judge import judge
 from eval.reference import make_reference
 
@@ -27,7 +28,11 @@ def test_rows_say_what_they_are(reference, samples, classifier):
         *("label_agreement_100", "constant_images_100"),
     ]
     facts = {"n": 100, "feature": "pixels", "resize": "none", "reference": "toy/train", "reference_n": 200}
-    values = compare(pixels.extract(samples[0]), reference.mean, reference.covariance, reference.real)
+    features = pixels.extract(samples[0])
+    moments = features.mean(axis=0, dtype=np.float64), np.cov(features.astype(np.float64), rowvar=False)
+    fd = frechet_distance(*moments, reference.mean, reference.covariance)
+    assert by_metric["fd_pixels_100"]["value"] == pytest.approx(fd, rel=1e-10)
+    values = {"fd": by_metric["fd_pixels_100"]["value"], **compare_sets(features, reference.real)}
     for measure, value in values.items():
         assert by_metric[f"{measure}_pixels_100"] == {
             "metric": f"{measure}_pixels_100",

@@ -1,87 +1,106 @@
 """Tiny networks with every parameter random, since many layers start at zero and would hide mistakes."""
 
-from typing import NamedTuple
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from jax import Array
 
 from models.dit import DiT
 from models.mlp import MLP
-from models.unet import ddpmpp, ncsnpp
+from models.unet import ncsnpp
 
-BATCH, CLASSES = 3, 5
+# These programs run for milliseconds and compile for seconds.
+_quick_jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
-class Case(NamedTuple):
-    """A network that takes every condition, its parameters and its inputs."""
+def random_params(module: nn.Module, *inputs) -> Any:
+    """Parameters of the right shapes, all of them normal draws; no initializer is compiled."""
+    generator = np.random.default_rng(0)
+    shapes = jax.eval_shape(module.init, jax.random.key(0), *inputs)
+    return jax.tree.map(lambda a: jnp.asarray(0.2 * generator.standard_normal(a.shape), a.dtype), shapes)
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """A network that takes every condition, with its inputs."""
 
     module: nn.Module
-    params: dict
     x: Array
     t: Array
     labels: Array
     s: Array
 
-    def __call__(self, x, t, s, labels=None, **kwargs):
-        labels = self.labels if labels is None else labels
-        return self.module.apply(self.params, x, t, labels, s, **kwargs)
+    @cached_property
+    def params(self) -> Any:
+        """Random parameters."""
+        return random_params(self.module, self.x, self.t, self.labels, self.s)
+
+    @cached_property
+    def value(self) -> Any:
+        """Compiled function (params, x, t, labels, s) -> output, without dropout."""
+        return _quick_jit(self.module.apply)
 
 
-def randomize(params, key):
-    leaves, structure = jax.tree.flatten(params)
-    keys = jax.random.split(key, len(leaves))
-    return structure.unflatten([a + 0.1 * jax.random.normal(k, a.shape) for a, k in zip(leaves, keys, strict=True)])
-
-
-def make_case(module, shape) -> Case:
-    key_x, key_init, key_random = jax.random.split(jax.random.key(0), 3)
-    x = jax.random.normal(key_x, (BATCH, *shape))
-    t, s = jnp.array([0.2, 0.5, 0.9]), jnp.array([0.1, 0.5, 0.3])
-    labels = jnp.array([0, 3, CLASSES])
-    params = jax.jit(module.init)(key_init, x, t, labels, s)
-    return Case(module, randomize(params, key_random), x, t, labels, s)
-
-
-def tiny_unet(form, **settings):
-    return form(
-        channels=8,
-        multipliers=(1, 2),
-        blocks=1,
-        attention_resolutions=(4,),
-        num_classes=CLASSES,
-        second_time=True,
-        dropout=0.4,
-        **settings,
-    )
-
-
+T, LABELS, S = jnp.array([0.2, 0.5, 0.9]), jnp.array([0, 3, 5]), jnp.array([0.1, 0.5, 0.3])
 NETWORKS = {
-    "dit": lambda: (
-        DiT(patch=2, width=16, depth=2, heads=2, num_classes=CLASSES, second_time=True, dropout=0.4),
-        (4, 6, 3),
+    "dit": Case(
+        DiT(patch=2, width=16, depth=2, heads=2, num_classes=5, second_time=True, dropout=0.4),
+        jax.random.normal(jax.random.key(0), (3, 4, 6, 3)),
+        T,
+        LABELS,
+        S,
     ),
-    "ddpmpp": lambda: (tiny_unet(ddpmpp), (8, 8, 3)),
-    "ncsnpp": lambda: (tiny_unet(ncsnpp, fourier_scale=0.1), (8, 8, 3)),
-    "mlp": lambda: (MLP(width=16, depth=2, num_classes=CLASSES, second_time=True, dropout=0.4), (4,)),
+    "unet": Case(
+        ncsnpp(
+            channels=8,
+            multipliers=(1, 2),
+            blocks=1,
+            attention_resolutions=(4,),
+            num_classes=5,
+            second_time=True,
+            dropout=0.4,
+            fourier_scale=0.1,
+        ),
+        jax.random.normal(jax.random.key(0), (3, 8, 8, 3)),
+        T,
+        LABELS,
+        S,
+    ),
+    "mlp": Case(
+        MLP(width=16, depth=2, num_classes=5, second_time=True, dropout=0.4),
+        jax.random.normal(jax.random.key(0), (3, 4)),
+        T,
+        LABELS,
+        S,
+    ),
 }
 
 
-@pytest.fixture(scope="session", params=list(NETWORKS))
+@pytest.fixture(params=list(NETWORKS))
 def case(request) -> Case:
     """Each network in turn."""
-    return make_case(*NETWORKS[request.param]())
+    return NETWORKS[request.param]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def dit() -> Case:
     """The transformer."""
-    return make_case(*NETWORKS["dit"]())
+    return NETWORKS["dit"]
 
 
-@pytest.fixture(scope="session")
-def case_randomizer():
-    """Add a normal draw to every parameter."""
-    return lambda params: randomize(params, jax.random.key(7))
+@pytest.fixture
+def quick_jit():
+    """`jax.jit` with the optimizations of the compiler turned off."""
+    return _quick_jit
+
+
+@pytest.fixture
+def randomized():
+    """The function `random_params`, for tests that build a network of their own."""
+    return random_params

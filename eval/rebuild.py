@@ -1,0 +1,57 @@
+"""Rebuild the experiment of a run from the run.json in its folder."""
+
+import importlib.util
+import json
+from pathlib import Path
+from types import ModuleType
+
+from .run import Experiment
+
+
+def load_experiment(workdir: str | Path) -> Experiment:
+    """The experiment of a trained run: its config file's `build`, given the values of the run.
+
+    `run.json` holds `config_file`, absolute or relative to the repository, which is executed, and `config`.
+
+    Raises:
+        FileNotFoundError: the folder, its run.json or the config file is missing.
+        ValueError: run.json is damaged, or the config file has no `build`.
+    """
+    from ml_collections import ConfigDict
+
+    workdir = Path(workdir)
+    path = workdir / "run.json"
+    if not workdir.is_dir():
+        raise FileNotFoundError(f"{workdir}: no such folder")
+    if not path.exists():
+        raise FileNotFoundError(f"{path} is missing; is {workdir} the workdir of a run?")
+    try:
+        run = json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is not JSON: {error}") from error
+    missing = [key for key in ("config_file", "config") if key not in run]
+    if missing:
+        raise ValueError(f"{path} lacks {' and '.join(missing)}; it has {sorted(run)}")
+    # Joining leaves a path that is absolute already as it is.
+    module = load_module(Path(__file__).resolve().parents[1] / run["config_file"])
+    if not hasattr(module, "build"):
+        raise ValueError(f"{module.__file__} has no build(config)")
+    return module.build(ConfigDict(run["config"]))
+
+
+def load_module(path: str | Path) -> ModuleType:
+    """Execute a Python file and return it as a module.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: its name does not end in .py.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: no such config file")
+    spec = importlib.util.spec_from_file_location(f"fewstep_config_{path.stem}", path)
+    if spec is None or spec.loader is None:
+        raise ValueError(f"{path} is not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

@@ -1,0 +1,52 @@
+"""Batches over which an average is an expectation, not an estimate of one."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from tests.oracles import Gaussian, Mixture
+
+
+class Nodes(NamedTuple):
+    """Data and noise [B, 1] with weights [B] that sum to 1; `coupling` hands them to a recipe."""
+
+    x: jax.Array
+    z: jax.Array
+    weights: jax.Array
+
+    def coupling(self, key: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return x, self.z
+
+    def mean(self, values: jax.Array) -> jax.Array:
+        return jnp.sum(self.weights * values)
+
+
+def signs(data: Gaussian) -> Nodes:
+    """x = m +- s, z = +-1: four points with the mean and covariance of (x, z), exact for anything quadratic."""
+    x, z = (jnp.asarray(v, float).reshape(-1, 1) for v in np.meshgrid([-1, 1], [-1, 1]))
+    return Nodes(data.mean + data.std * x, z, jnp.full(4, 0.25))
+
+
+def mixture(data: Mixture, t: float, n: int = 500, inner: int = 16) -> Nodes:
+    """Pairs with x + t z on a grid of n points, and Gauss-Hermite nodes of each component's posterior at every point.
+
+    A consistency function varies fast between modes, but little over x_s given x_t; so the integral over the
+    posterior, which is where a consistency loss cancels, converges at once.
+    """
+    points, masses = np.polynomial.hermite_e.hermegauss(inner)
+    parts = []
+    for weight, mean, std in zip(*data, strict=True):
+        x_t, u = np.meshgrid(np.linspace(-4, 4, n), points, indexing="ij")
+        variance = std**2 + t**2
+        x = mean + std**2 / variance * (x_t - mean) + std * t / np.sqrt(variance) * u
+        mass = weight * np.exp(-((x_t - mean) ** 2) / (2 * variance)) / np.sqrt(variance) * masses
+        parts.append((x.ravel(), ((x_t - x) / t).ravel(), mass.ravel()))
+    x, z, mass = (jnp.asarray(np.concatenate(v)) for v in zip(*parts, strict=True))
+    return Nodes(x[:, None], z[:, None], mass / mass.sum())
+
+
+def repeat(nodes: Nodes, n: int) -> Nodes:
+    """Every node n times in a row."""
+    return Nodes(*(jnp.repeat(v, n, axis=0) for v in nodes[:2]), jnp.repeat(nodes.weights, n) / n)

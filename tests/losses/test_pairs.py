@@ -1,0 +1,153 @@
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.special import erf
+
+from losses import pairs
+
+N = 60_000
+LEVELS_11 = [0.002, 0.016721, 0.085087, 0.318283, 0.965417, 2.515219, 5.838948, 12.381576, 24.408342, 45.313734, 80.0]
+"""Karras grid of 11 levels from 0.002 to 80 with rho 7."""
+ICT_11 = [0.06263, 0.18174, 0.24550, 0.21349, 0.14245, 0.08060, 0.04108, 0.01958, 0.00894, 0.00398]
+"""Probability of each interval under iCT's law, mean -1.1 and std 2."""
+ICT_WEIGHTS_11 = [67.931, 14.627, 4.2882, 1.5453, 0.6452, 0.3009, 0.1528, 0.0831, 0.0478, 0.0288]
+
+
+def intervals(t: jax.Array) -> np.ndarray:
+    """Index of the interval of the 11-level grid that ends at t."""
+    return np.abs(np.asarray(t)[:, None] - np.asarray(LEVELS_11)).argmin(axis=1) - 1
+
+
+@pytest.mark.usefixtures("float64")
+def test_karras_time_golden():
+    i = jnp.arange(11)
+    grid = pairs.karras_time(i, jnp.asarray(11), sigma_min=0.002, sigma_max=80.0, rho=7.0)
+    np.testing.assert_allclose(grid, LEVELS_11, rtol=5e-5)
+    # The two-step levels iCT published, 0.821 and 1.526, are points 492 and 571 of the finest grid.
+    finest = pairs.karras_time(jnp.asarray([492, 571]), jnp.asarray(1281), sigma_min=0.002, sigma_max=80.0, rho=7.0)
+    np.testing.assert_allclose(finest, [0.820867, 1.525766], rtol=1e-6)
+
+
+@pytest.mark.parametrize("law", [pairs.ct, pairs.ict])
+def test_grid_pairs_are_neighbours(law):
+    t, s, weight = law(jax.random.key(0), 4096, points=jnp.asarray(11))
+    for value, offset in ((t, 1), (s, 0)):
+        np.testing.assert_allclose(value, np.asarray(LEVELS_11)[intervals(t) + offset], rtol=5e-5)
+    assert (s < t).all()
+    assert t.shape == s.shape == weight.shape == (4096,)
+
+
+def test_ct_visits_every_interval_equally():
+    t, _, weight = pairs.ct(jax.random.key(0), N, points=jnp.asarray(11))
+    shares = np.bincount(intervals(t), minlength=10) / N
+    np.testing.assert_array_less(np.abs(shares - 0.1), 4 * np.sqrt(0.09 / N))
+    np.testing.assert_array_equal(weight, 1)
+
+
+def test_ct_with_two_points_is_the_whole_range():
+    """The first step of CT's curriculum."""
+    t, s, _ = pairs.ct(jax.random.key(0), 16, points=jnp.asarray(2))
+    np.testing.assert_allclose(t, 80, rtol=1e-6)
+    np.testing.assert_allclose(s, 0.002, rtol=1e-5)
+
+
+def test_ict_golden_probabilities_and_weights():
+    t, s, weight = pairs.ict(jax.random.key(1), N, points=jnp.asarray(11))
+    index = intervals(t)
+    shares = np.bincount(index, minlength=10) / N
+    p = np.asarray(ICT_11)
+    np.testing.assert_array_less(np.abs(shares - p), 4 * np.sqrt(p * (1 - p) / N))
+    np.testing.assert_allclose(weight, np.asarray(ICT_WEIGHTS_11)[index], rtol=2e-3)
+    np.testing.assert_allclose(weight, 1 / (t - s), rtol=1e-6)
+
+
+def test_ict_golden_probabilities_are_erf_differences():
+    """Eq. 10 itself, so that the table above is not the only witness; its normaliser is the mass 0.991663."""
+    edges = erf((np.log(LEVELS_11) + 1.1) / (np.sqrt(2) * 2.0))
+    np.testing.assert_allclose(np.diff(edges) / (edges[-1] - edges[0]), ICT_11, atol=1e-5)
+    np.testing.assert_allclose((edges[-1] - edges[0]) / 2, 0.991663, atol=1e-6)
+
+
+@pytest.mark.parametrize("points", [2, 1281])
+def test_ict_is_truncated_to_the_grid(points):
+    t, s, weight = pairs.ict(jax.random.key(2), N, points=jnp.asarray(points))
+    assert s.min() >= 0.002 * (1 - 1e-5)
+    assert t.max() <= 80 * (1 + 1e-5)
+    assert (s < t).all()
+    assert jnp.isfinite(weight).all()
+
+
+@pytest.mark.parametrize("law", [pairs.ct, pairs.ict])
+def test_fixed_numbers_of_points_may_be_plain_integers(law):
+    """As in consistency distillation, whose grid has 18 levels throughout."""
+    for a, b in zip(
+        law(jax.random.key(0), 8, points=18), law(jax.random.key(0), 8, points=jnp.asarray(18)), strict=True
+    ):
+        np.testing.assert_allclose(a, b, rtol=1e-5)
+
+
+def test_one_program_for_all_stages():
+    traces = []
+
+    @jax.jit
+    def draw(key, points, stage):
+        traces.append(points)
+        law = partial(pairs.ict, points=points)
+        return law(key, 8), pairs.ct(key, 8, points=points), pairs.ect(key, 8, stage=stage)
+
+    for points, stage in ((11, 0), (21, 1), (1281, 7)):
+        draw(jax.random.key(0), jnp.asarray(points), jnp.asarray(stage))
+    assert len(traces) == 1
+
+
+@pytest.mark.usefixtures("float64")
+def test_ect_golden():
+    """q = 2, stage 7, the last of CIFAR-10's eight stages."""
+    t = jnp.asarray([0.002, 0.1, 1.0, 5.0, 80.0])
+    s, hop = pairs.ect_hop(t, stage=jnp.asarray(7))
+    np.testing.assert_allclose(s, [0.00196097, 0.0981249, 0.9876893, 4.9794230, 79.6875], rtol=2e-6)
+    np.testing.assert_allclose(s + hop, t, rtol=1e-15)
+
+
+def test_ect_starts_with_denoising_pairs_up_to_ln_7():
+    """1 + 8 sigmoid(-t) >= 2 exactly when exp(t) <= 7."""
+    edge = np.float32(np.log(7))
+    t = jnp.asarray([1e-4, 0.5, edge * (1 - 1e-6), edge * (1 + 1e-5), 2.0, 80.0])
+    s, hop = pairs.ect_hop(t, stage=jnp.asarray(0))
+    np.testing.assert_array_equal(s[:3], 0)
+    assert (s[3:] > 0).all()
+    assert (hop > 0).all()
+
+
+def test_ect_hop_has_no_cancellation():
+    """In float32 the stored hop is exact to rounding where the difference of the stored times is not."""
+    t = jnp.geomspace(1e-3, 80, 200)
+    s, hop = pairs.ect_hop(t, stage=jnp.asarray(15))
+    t64 = np.asarray(t, np.float64)
+    exact = t64 * (1 + 8 / (1 + np.exp(t64))) / 2**16
+    np.testing.assert_allclose(hop, exact, rtol=5e-7)
+    assert np.abs((t - s) / exact - 1).max() > 1e-4
+    _, _, weight = pairs.ect(jax.random.key(0), 1000, stage=jnp.asarray(15))
+    drawn, _, _ = pairs.ect(jax.random.key(0), 1000, stage=jnp.asarray(15))
+    drawn = np.asarray(drawn, np.float64)
+    np.testing.assert_allclose(weight * drawn * (1 + 8 / (1 + np.exp(drawn))) / 2**16, 1, rtol=1e-6)
+
+
+@pytest.mark.parametrize("stage", [0, 3, 7, 15])
+def test_ect_second_time_is_below_the_first(stage):
+    t, s, weight = pairs.ect(jax.random.key(0), N, stage=jnp.asarray(stage))
+    assert (s < t).all()
+    assert (s >= 0).all()
+    assert jnp.isfinite(weight).all()
+    assert ((s == 0).mean() > 0.5) == (stage == 0)
+
+
+def test_ect_times_are_the_untruncated_lognormal():
+    log_t = np.log(pairs.ect(jax.random.key(0), N, stage=jnp.asarray(0))[0])
+    assert abs(log_t.mean() + 1.1) < 4 * 2 / np.sqrt(N)
+    assert abs(log_t.std() - 2) < 4 * 2 / np.sqrt(2 * N)
+    # 0.31 % lie above 80, where iCT's law ends.
+    assert abs((log_t > np.log(80)).mean() - 0.0031) < 4 * np.sqrt(0.0031 / N)

@@ -1,0 +1,92 @@
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import stats
+
+from losses import times
+
+N = 40_000
+
+EXACT = {
+    "uniform": (times.uniform, stats.uniform(0, 1)),
+    "uniform shifted": (partial(times.uniform, low=0.25, high=3.0), stats.uniform(0.25, 2.75)),
+    "edm": (partial(times.lognormal, mean=-1.2, std=1.2), stats.lognorm(s=1.2, scale=np.exp(-1.2))),
+    "logit-normal": (times.logit_normal, None),
+    "MeanFlow": (partial(times.logit_normal, mean=-0.4, std=1.0), None),
+}
+
+
+@pytest.mark.parametrize("name", EXACT)
+def test_quantiles(name):
+    """The share of draws below each exact quantile is its level, to 4 standard errors."""
+    law, exact = EXACT[name]
+    t = np.asarray(law(jax.random.key(3), N))
+    assert t.shape == (N,)
+    assert t.dtype == np.float32
+    for level in (0.01, 0.1, 0.5, 0.9, 0.99):
+        if exact is None:
+            mean, std = law.keywords.values() if isinstance(law, partial) else (0.0, 1.0)
+            quantile = 1 / (1 + np.exp(-stats.norm.ppf(level, mean, std)))
+        else:
+            quantile = exact.ppf(level)
+        assert abs((t < quantile).mean() - level) < 4 * np.sqrt(level * (1 - level) / N), (level, quantile)
+
+
+def test_moments():
+    key = jax.random.key(0)
+    log_t = np.log(times.lognormal(key, N, mean=-1.2, std=1.2))
+    assert abs(log_t.mean() + 1.2) < 4 * 1.2 / np.sqrt(N)
+    assert abs(log_t.std() - 1.2) < 4 * 1.2 / np.sqrt(2 * N)
+    t = np.asarray(times.uniform(key, N))
+    assert abs(t.mean() - 0.5) < 4 * np.sqrt(1 / 12 / N)
+    assert abs(t.var() - 1 / 12) < 4 * np.sqrt(1 / 180 / N)
+
+
+def test_positive_mean_favours_noise():
+    assert times.logit_normal(jax.random.key(0), 100, mean=1.0).mean() > 0.6
+
+
+@pytest.mark.parametrize("probabilities", [None, (0.5, 0.0, 0.3, 0.2)])
+def test_discrete(probabilities):
+    grid = jnp.asarray([0.1, 0.2, 5.0, 80.0])
+    t = np.asarray(
+        times.discrete(
+            jax.random.key(1), N, grid=grid, probabilities=None if probabilities is None else jnp.asarray(probabilities)
+        )
+    )
+    for value, p in zip(np.asarray(grid), probabilities or [0.25] * 4, strict=True):
+        assert abs((t == value).mean() - p) <= 4 * np.sqrt(p * (1 - p) / N)
+    assert np.isin(t, np.asarray(grid)).all()
+
+
+def test_std_zero_is_one_noise_level():
+    np.testing.assert_allclose(times.lognormal(jax.random.key(0), 5, mean=0.3, std=0.0), np.exp(0.3), rtol=1e-6)
+
+
+def test_a_key_fixes_the_draw():
+    for law, _ in EXACT.values():
+        a, b, c = law(jax.random.key(0), 9), law(jax.random.key(0), 9), law(jax.random.key(1), 9)
+        np.testing.assert_array_equal(a, b)
+        assert (a != c).any()
+
+
+@pytest.mark.parametrize(("low", "high"), [(1.0, 1.0), (0.5, 0.1), (-0.1, 1.0), (float("nan"), 1.0)])
+def test_uniform_rejects(low, high):
+    with pytest.raises(ValueError, match=f"0 <= low < high, got low={low}, high={high}"):
+        times.uniform(jax.random.key(0), 2, low=low, high=high)
+
+
+@pytest.mark.parametrize("law", [times.lognormal, times.logit_normal])
+@pytest.mark.parametrize("std", [-1.0, float("nan")])
+def test_normal_laws_reject(law, std):
+    with pytest.raises(ValueError, match=f"std >= 0, got {std}"):
+        law(jax.random.key(0), 2, mean=0.0, std=std)
+
+
+@pytest.mark.parametrize("shape", [(0,), (2, 2), ()])
+def test_discrete_rejects(shape):
+    with pytest.raises(ValueError, match="one-dimensional and not empty, got shape"):
+        times.discrete(jax.random.key(0), 2, grid=jnp.ones(shape))

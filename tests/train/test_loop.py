@@ -1,0 +1,108 @@
+import json
+import os
+import signal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from losses import denoising
+from tests.tiny import experiment, net_of
+from train import NonFiniteError, Periodic, fit, read_log
+
+
+def failing_at(bad_step):
+    def objective(params, batch, key, context):
+        losses, metrics = denoising(net_of(params), batch["image"], key)
+        return jnp.where(context.step == bad_step - 1, jnp.nan, losses), metrics | {"part": losses}
+
+    return objective
+
+
+def test_training_lowers_the_loss_and_logs_every_quarter(tmp_path):
+    finished = fit(experiment(steps=200, log_every=20, checkpoint_every=100), tmp_path)
+    rows = read_log(tmp_path)
+    assert [row["step"] for row in rows] == list(range(20, 201, 20))
+    assert rows[-1]["loss"] < 0.5 * rows[0]["loss"]
+    assert {"loss", "loss_t1", "loss_t2", "loss_t3", "gradient_norm", "images_per_second"} <= rows[0].keys()
+    assert finished.steps_taken == 200
+    assert any((tmp_path / "tensorboard").iterdir())
+
+
+def test_a_finished_run_takes_no_step_and_changes_nothing(tmp_path):
+    first = fit(experiment(), tmp_path)
+    log = (tmp_path / "train.jsonl").read_text()
+    again = fit(experiment(), tmp_path)
+    assert again.steps_taken == 0
+    assert not again.interrupted
+    assert (tmp_path / "train.jsonl").read_text() == log
+    for a, b in zip(jax.tree.leaves(first.state), jax.tree.leaves(again.state), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_zero_steps_are_a_run_of_no_steps(tmp_path):
+    assert fit(experiment(steps=0), tmp_path).steps_taken == 0
+
+
+@pytest.mark.parametrize("bad_step", [1, 11, 20])
+def test_a_non_finite_loss_stops_with_its_step_and_terms_and_saves_nothing_after(tmp_path, bad_step):
+    with pytest.raises(NonFiniteError, match=rf"step {bad_step} is not finite: .*loss nan.*part [\d.]+"):
+        fit(experiment(objective=failing_at(bad_step)), tmp_path)
+    saved = sorted(int(path.name) for path in (tmp_path / "checkpoints").iterdir() if path.name.isdigit())
+    assert saved == [step for step in (8, 16) if step < bad_step]
+
+
+def test_sigterm_saves_at_the_next_step_and_the_run_goes_on_exactly(tmp_path):
+    whole = fit(experiment(), tmp_path / "whole")
+    tiny = experiment()
+
+    def interrupting(start):
+        for step, batch in enumerate(tiny.batches(start), start):
+            if step == 5:
+                os.kill(os.getpid(), signal.SIGTERM)
+            yield batch
+
+    stopped = fit(tiny._replace(batches=interrupting), tmp_path / "run")
+    assert stopped.interrupted
+    assert int(stopped.state.step) == 6
+    resumed = fit(tiny, tmp_path / "run")
+    assert resumed.steps_taken == 14
+    for a, b in zip(jax.tree.leaves(whole.state), jax.tree.leaves(resumed.state), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_other_data_are_refused_on_resume(tmp_path):
+    fit(experiment(steps=8), tmp_path)
+    with pytest.raises(ValueError, match="seed: 0 in the checkpoint, 1 now"):
+        fit(experiment(fingerprint={"name": "gaussian", "seed": 1}), tmp_path)
+
+
+def test_a_batch_that_devices_and_micro_batches_do_not_divide_is_refused_at_once(tmp_path):
+    with pytest.raises(ValueError, match="batch_size 16 is not divisible by 1 devices x 3 micro-batches; .*: 15 or 18"):
+        fit(experiment(accumulate=3), tmp_path)
+    assert not any(tmp_path.iterdir())
+
+
+def test_periodic_things_run_on_time_with_all_averages(tmp_path):
+    seen = []
+
+    def look(workdir, step, params):
+        seen.append((step, sorted(params)))
+        return {"looked": float(step)}
+
+    fit(experiment(periodic=(Periodic(every=8, run=look),)), tmp_path)
+    names = ["constant", "half_life", "long", "params", "short"]
+    assert seen == [(8, names), (16, names), (20, names)]
+    assert [row["looked"] for row in read_log(tmp_path) if "looked" in row] == [8, 16, 20]
+
+
+def test_rows_beyond_the_last_checkpoint_are_dropped_on_resume(tmp_path):
+    fit(experiment(steps=8), tmp_path)
+    log = tmp_path / "train.jsonl"
+    log.write_text(log.read_text() + json.dumps({"step": 10, "loss": 123.0}) + '\n{"step": 15, "lo')
+    fit(experiment(), tmp_path)
+    steps = [row["step"] for row in read_log(tmp_path)]
+    assert steps == sorted(steps)
+    assert 123.0 not in [row["loss"] for row in read_log(tmp_path)]
