@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from absl import app, flags
+from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 from PIL import Image
 
@@ -34,6 +34,9 @@ flags.DEFINE_integer("nfe", None, "sample, eval: the sampler with this many netw
 flags.DEFINE_string("average", None, "sample, eval: weight average to use, or params; the config's by default.")
 flags.DEFINE_integer("step", None, "sample, eval: checkpoint to use; the newest by default.")
 flags.DEFINE_bool("overwrite", False, "sample: replace existing files.")
+
+
+FLAGS.set_default("verbosity", logging.WARNING)  # of absl: its INFO lines are about backends that are not there
 
 
 class UsageError(Exception):
@@ -139,7 +142,8 @@ def run_check() -> None:
     except (ValueError, TypeError, OSError) as error:
         raise UsageError(str(error)) from error
     print(f"config      {config_file}")
-    print("            " + str(config).strip().replace("\n", "\n            "))
+    for name, value in sorted(config.to_dict().items()):
+        print(f"            {name} = {value}")
     print(f"data        {experiment.fingerprint}")
     print(f"devices     {facts.devices}")
     print(f"parameters  {facts.parameters:,}")

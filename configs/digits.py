@@ -2,21 +2,23 @@
 
     python main.py --config configs/digits.py --workdir runs/digits
 
-Easy Consistency Tuning (Geng et al. 2024), from scratch. NUMBERS
+Easy Consistency Tuning (Geng et al. 2024) from scratch instead of from a diffusion model; the weighting and the
+pseudo-Huber distance are those of the paper's ImageNet runs, the noise levels are set for 64 pixels.
+NUMBERS
 """
 
 from functools import partial
 
-import jax.numpy as jnp
+import jax
 import optax
 from ml_collections import ConfigDict
 
 import data
 from configs import glue
-from losses import consistency, curricula, edm, pairs, pseudo_huber
-from losses.types import Net
+from losses import consistency, curricula, edm, edm_weight, pairs, pseudo_huber
+from losses.types import Loss, Net
 from models import DiT, preconditioning
-from train import Context, Experiment, averages
+from train import Batch, Context, Experiment, Params, averages
 
 
 def get_config() -> ConfigDict:
@@ -24,24 +26,25 @@ def get_config() -> ConfigDict:
     return ConfigDict(
         {
             "seed": 0,
-            "steps": 3500,
+            "steps": 4500,
             "batch_size": 128,
-            # network
+            # network: 4 tokens of 4 x 4 pixels
             "patch": 4,
             "width": 128,
             "depth": 3,
             "heads": 4,
+            "time_scale": 10.0,
             "sigma_data": 0.75,
             # noise levels and their pairs
-            "mean": -0.4,
-            "std": 1.4,
+            "mean": 0.3,
+            "std": 1.6,
             "q": 2.0,
-            "stages": 6,
+            "stages": 5,
             "huber_c": 0.06,
             # optimizer
-            "learning_rate": 2e-3,
+            "learning_rate": 4e-3,
             "warmup_steps": 100,
-            "average_decay": 0.995,
+            "average_decay": 0.999,
             # sampling and judging
             "grids": ((80.0,), (80.0, 0.8), (80.0, 5.0, 1.5, 0.5)),
             "judged_samples": 2000,
@@ -60,46 +63,38 @@ def build(config: ConfigDict) -> Experiment:
         depth=config.depth,
         heads=config.heads,
         num_classes=source.num_classes,
+        time_scale=config.time_scale,
     )
 
-    def f(params, labels) -> Net:
+    def f(params: Params, labels: jax.Array | None) -> Net:
         """The consistency function at these parameters."""
-        return preconditioning.consistency(
-            lambda x, t: model.apply({"params": params}, x, t, labels), sigma_data=config.sigma_data
-        )
+        return preconditioning.consistency(glue.bind(model, params, labels), config.sigma_data)
 
-    def init(key):
-        x = jnp.zeros((1, *source.shape))
-        return model.init(key, x, jnp.zeros(1), jnp.zeros(1, jnp.int32))["params"]
-
-    def objective(params, batch, key, context: Context):
+    def objective(params: Params, batch: Batch, key: jax.Array, context: Context) -> Loss:
         stage = curricula.ect_stage(context.step, stage_steps=config.steps // config.stages, last=config.stages - 1)
-        return consistency(
-            f(params, batch["label"]),
-            batch["image"],
-            key,
-            pairs=partial(pairs.ect, stage=stage, mean=config.mean, std=config.std, q=config.q),
-            distance=partial(pseudo_huber, c=config.huber_c),
+        law = partial(
+            pairs.ect,
+            stage=stage,
+            mean=config.mean,
+            std=config.std,
+            q=config.q,
+            weight=partial(edm_weight, sigma_data=config.sigma_data),
         )
+        distance = partial(pseudo_huber, c=config.huber_c)
+        return consistency(f(params, batch["label"]), batch["image"], key, pairs=law, distance=distance)
 
     schedule = optax.warmup_cosine_decay_schedule(0.0, config.learning_rate, config.warmup_steps, config.steps)
-    order = {"seed": config.seed, "batch_size": config.batch_size}
     return Experiment(
-        init=init,
+        init=glue.initialiser(model, source),
         objective=objective,
         optimizer=optax.adam(schedule, b2=0.99),
         averages={"ema": partial(averages.constant, decay=config.average_decay)},
-        batches=glue.first_checked(source, num_classes=source.num_classes, **order),
-        fingerprint=data.fingerprint(source, **order),
-        prepare=glue.to_model,
         samplers=glue.consistency_samplers(f, source.shape, config.grids, path=edm),
-        judge=glue.judge_with_classifier(source, train=data.digits("train"), held_out=data.digits("held_out")),
+        judge=glue.judge_with_classifier(source, training=data.digits("train"), held_out=data.digits("held_out")),
         judged_average="ema",
         judged_samples=config.judged_samples,
-        batch_size=config.batch_size,
         steps=config.steps,
-        seed=config.seed,
-        num_classes=source.num_classes,
         log_every=config.log_every,
         checkpoint_every=config.checkpoint_every,
+        **glue.image_data(source, seed=config.seed, batch_size=config.batch_size),
     )

@@ -1,12 +1,13 @@
-"""What most configs bind in the same way: batches to the trainer, samplers to a consistency function, a judge.
+"""What most configs bind in the same way: batches to the trainer, samplers to a network, a judge to real data.
 
 Configs and main.py alone join the islands; this file holds the joints that several configs share.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache, partial
-from typing import Any
+from typing import Any, cast
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,90 +15,140 @@ import numpy as np
 import data
 import eval as evaluation
 import train
-from losses import Path as NoisePath
+from losses import Path
 from losses.types import Net
 from samplers import multistep_consistency
 from samplers.noise import initial
 
-NetOf = Callable[[train.Params, jax.Array], Net]
+NetOf = Callable[[train.Params, jax.Array | None], Net]
 """(params, labels) -> the network as it is sampled"""
 
 
-def first_checked(source: data.Source, *, num_classes: int, **order: Any) -> Callable[[int], Iterator[train.Batch]]:
-    """Batches of a source from any step on; the first one of every start is checked on the host."""
+# ---- Networks --------------------------------------------------------------------------------------------------------
+
+
+def initialiser(model: nn.Module, source: data.Source) -> Callable[[jax.Array], train.Params]:
+    """key -> parameters of an image network for the examples of a source."""
+    x, t = jnp.zeros((1, *source.shape)), jnp.zeros(1)
+    labels = jnp.zeros(1, jnp.int32) if source.num_classes else None
+    return lambda key: model.init(key, x, t, labels)["params"]
+
+
+def bind(model: nn.Module, params: train.Params, labels: jax.Array | None, dropout: jax.Array | None = None) -> Net:
+    """The network as a function of (x, t); with a dropout key it trains, under the same mask in every call."""
+    if dropout is None:
+        return lambda x, t: cast(jax.Array, model.apply({"params": params}, x, t, labels))
+    rngs = {"dropout": dropout}
+    return lambda x, t: cast(jax.Array, model.apply({"params": params}, x, t, labels, train=True, rngs=rngs))
+
+
+# ---- Data ------------------------------------------------------------------------------------------------------------
+
+
+def image_data(source: data.Source, *, seed: int, batch_size: int, flip: bool = False) -> dict[str, Any]:
+    """The fields of an Experiment that say what it is trained on; the first batch of every start is checked."""
 
     def batches(start_step: int) -> Iterator[train.Batch]:
-        iterator = data.batches(source, start_step=start_step, **order)
+        iterator = data.batches(source, seed=seed, batch_size=batch_size, start_step=start_step)
         first = next(iterator)
-        data.check_batch(first, shape=source.shape, num_classes=num_classes)
+        data.check_batch(first, shape=source.shape, num_classes=source.num_classes)
         yield first
         yield from iterator
 
-    return batches
+    def prepare(key: jax.Array, batch: train.Batch) -> train.Batch:
+        image = data.horizontal_flip(key, batch["image"]) if flip else batch["image"]
+        return {**batch, "image": data.to_model_range(image)}
+
+    return {
+        "batches": batches,
+        "fingerprint": data.fingerprint(source, seed=seed, batch_size=batch_size),
+        "prepare": prepare,
+        "batch_size": batch_size,
+        "seed": seed,
+        "num_classes": source.num_classes,
+    }
 
 
-def to_model(key: jax.Array, batch: train.Batch) -> train.Batch:
-    """uint8 images to float32 in [-1, 1]."""
-    return {**batch, "image": data.to_model_range(batch["image"])}
-
-
-def flipped_to_model(key: jax.Array, batch: train.Batch) -> train.Batch:
-    """The same, each image mirrored with probability 1/2."""
-    return {**batch, "image": data.to_model_range(data.horizontal_flip(key, batch["image"]))}
+# ---- Samplers --------------------------------------------------------------------------------------------------------
 
 
 def consistency_samplers(
-    net_of: NetOf,
-    shape: tuple[int, ...],
-    grids: Sequence[Sequence[float]],
-    *,
-    path: NoisePath,
-    sigma_min: float = 0.0,
+    net_of: NetOf, shape: Sequence[int], grids: Sequence[Sequence[float]], *, path: Path, sigma_min: float = 0.0
 ) -> tuple[train.Sampler, ...]:
-    """One multistep consistency sampler for each grid of times."""
+    """Multistep consistency sampling, once for each grid of times."""
 
-    def sample_on(times: np.ndarray, params: train.Params, keys: jax.Array, labels: jax.Array) -> jax.Array:
-        x = path.sigma(jnp.asarray(times[0], jnp.float32)) * initial(keys, shape)
+    def sample(times: np.ndarray, params: train.Params, keys: jax.Array, labels: jax.Array | None) -> jax.Array:
+        x = path.sigma(jnp.float32(times[0])) * initial(keys, tuple(shape))
         return multistep_consistency(net_of(params, labels), x, times, keys, path=path, sigma_min=sigma_min)
 
     return tuple(
-        train.Sampler(
-            name="consistency " + ", ".join(f"{t:g}" for t in grid),
-            nfe=len(grid),
-            sample=partial(sample_on, np.asarray(grid)),
-        )
+        train.Sampler("consistency " + ", ".join(f"{t:g}" for t in grid), len(grid), partial(sample, np.asarray(grid)))
         for grid in grids
     )
 
 
-def judge_with_classifier(
-    real: data.ArraySource, *, train: data.ArraySource, held_out: data.ArraySource
-) -> Callable[[Iterable[Any]], list[evaluation.Row]]:
-    """Judge in pixels against all real images, and by a classifier trained on the training split when first needed."""
-    pixels = evaluation.pixels
+Solver = Callable[[Net, jax.Array, np.ndarray], jax.Array]
+"""(net, x, times) -> x, as samplers.euler and samplers.heun"""
 
-    assert train.label is not None
-    assert held_out.label is not None
+
+def ode_sampler(
+    name: str, solver: Solver, nfe: int, net_of: NetOf, shape: Sequence[int], times: np.ndarray, *, path: Path
+) -> train.Sampler:
+    """A deterministic solver on a grid of times, from noise of the path's own level at the first of them."""
+
+    def sample(params: train.Params, keys: jax.Array, labels: jax.Array | None) -> jax.Array:
+        x = path.sigma(jnp.float32(times[0])) * initial(keys, tuple(shape))
+        return solver(net_of(params, labels), x, times)
+
+    return train.Sampler(name, nfe, sample)
+
+
+# ---- Judges ----------------------------------------------------------------------------------------------------------
+
+
+def pixel_judge(source: data.Source) -> Callable[[Iterable[Any]], list[evaluation.Row]]:
+    """Judge in pixels against all of a source; for images small enough that this means something."""
+
+    @cache
+    def reference() -> evaluation.Reference:
+        real = data.cached(source)
+        return evaluation.make_reference(real.name, evaluation.pixels, real.image)
+
+    return lambda batches: evaluation.judge(batches, references=(reference(),))
+
+
+def judge_with_classifier(
+    real: data.ArraySource, *, training: data.ArraySource, held_out: data.ArraySource
+) -> Callable[[Iterable[Any]], list[evaluation.Row]]:
+    """Judge in pixels against all real images, and by a classifier trained on the training split when first needed.
+
+    Rows carry `real_floor`, what one half of the real images scores against the other.
+    """
+
+    if training.label is None or held_out.label is None:
+        raise ValueError(f"a classifier needs labels; {training.name} or {held_out.name} has none")
+    labels, held_out_labels = training.label, held_out.label
 
     @cache
     def classifier() -> evaluation.Classifier:
         return evaluation.train_classifier(
-            train.image, train.label, held_out.image, held_out.label, num_classes=real.num_classes
+            training.image, labels, held_out.image, held_out_labels, num_classes=real.num_classes
         )
 
     @cache
     def reference() -> evaluation.Reference:
-        return evaluation.make_reference(real.name, pixels, real.image)
+        return evaluation.make_reference(real.name, evaluation.pixels, real.image)
+
+    @cache
+    def floors() -> dict[str, float]:
+        return evaluation.real_floor(real.image, evaluation.pixels)
 
     def judge(batches: Iterable[Any]) -> list[evaluation.Row]:
-        floor = evaluation.real_floor(real.image, pixels)
         rows = evaluation.judge(batches, references=(reference(),), classifier=classifier())
-        named = {f"{measure}_{pixels.name}": value for measure, value in floor.items()}
-        return [
-            {**row, "real_floor": named[row["metric"].rpartition("_")[0]]}
-            if row["metric"].rpartition("_")[0] in named
-            else row
-            for row in rows
-        ]
+        for row in rows:
+            measure, _, feature = row["metric"].rpartition("_")[0].rpartition("_")
+            if feature == evaluation.pixels.name:
+                row["real_floor"] = floors()[measure]
+        return rows
 
     return judge

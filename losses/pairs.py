@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.scipy.special import erf, erfinv
 
-from .types import Array, Key, PerExample
+from .types import Array, Key, PerExample, Weight
 
 Triple = tuple[PerExample, PerExample, PerExample]
 
@@ -65,15 +65,17 @@ def ect(
     q: float = 2.0,
     k: float = 8.0,
     b: float = 1.0,
+    weight: Weight | None = None,
 ) -> Triple:
-    """ln t ~ N(mean, std^2), s = max(0, t - hop), hop = t (1 + k sigmoid(-b t)) / q^(stage + 1), weight 1/(t - s).
+    """ln t ~ N(mean, std^2), s = max(0, t - hop), hop = t (1 + k sigmoid(-b t)) / q^(stage + 1).
 
-    Source: Geng et al. 2024, eq. 12 to 14. Where the hop reaches zero noise, s is exactly 0 and the pair is a
-    denoising pair; at stage 0 with q = 2 that is every t <= ln 7.
+    The weight is 1/(t - s), as on CIFAR-10, unless one of t is given: the ImageNet runs take `edm_weight`. Where the
+    hop reaches zero noise, s is exactly 0 and the pair is a denoising pair; at stage 0 with q = 2 that is every
+    t <= ln 7. Source: Geng et al. 2024, eq. 12 to 14.
     """
     t = jnp.exp(mean + std * jax.random.normal(key, (n,)))
     s, hop = ect_hop(t, stage=stage, q=q, k=k, b=b)
-    return t, s, 1 / hop
+    return t, s, 1 / hop if weight is None else weight(t)
 
 
 def ect_hop(

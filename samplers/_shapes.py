@@ -7,16 +7,12 @@ where jax alone is installed; there the annotation is documentation and means th
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from jaxtyping import Array, Float
-    from jaxtyping import PRNGKeyArray as Key
+    from jaxtyping import Array, Float, Key
 else:
     try:
-        from jaxtyping import Array, Float
-        from jaxtyping import PRNGKeyArray as Key
+        from jaxtyping import Array, Float, Key
     except ModuleNotFoundError:
         from jax import Array
-
-        Key = Array
 
         class Float:
             """Stand-in for jaxtyping.Float."""
@@ -24,5 +20,6 @@ else:
             def __class_getitem__(cls, item):
                 return item[0]
 
+        Key = Float
 
 __all__ = ["Array", "Float", "Key"]

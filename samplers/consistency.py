@@ -3,12 +3,11 @@
 import jax
 import jax.numpy as jnp
 
-from ._shapes import Key
 from .noise import fresh
-from .types import Array, Batch, Net, Path, Times, check_times, full
+from .types import Array, Batch, Keys, Net, Path, Times, check_times, full
 
 
-def multistep_consistency(net: Net, x: Batch, times: Times, keys: Key, *, path: Path, sigma_min: float = 0.0) -> Batch:
+def multistep_consistency(net: Net, x: Batch, times: Times, keys: Keys, *, path: Path, sigma_min: float = 0.0) -> Batch:
     """Denoise at times[0], noise again to times[1], denoise, ...; never noises after the last denoise.
 
     Args:
@@ -26,7 +25,9 @@ def multistep_consistency(net: Net, x: Batch, times: Times, keys: Key, *, path: 
         ValueError: for times that do not fall strictly, or not above sigma_min.
     """
     grid = check_times(times, end=sigma_min)
-    x = net(x, full(jnp.asarray(grid[0], jnp.result_type(float)), x))
+    x = net(x, full(jnp.asarray(grid[0], jnp.result_type(float)), x)).astype(x.dtype)
+    if len(grid) == 1:
+        return x
 
     def noise_and_denoise(x: Batch, step: tuple[Array, Array]) -> tuple[Batch, None]:
         number, t = step

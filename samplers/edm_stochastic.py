@@ -2,12 +2,14 @@
 
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 
-from ._shapes import Key
-from .heun import heun
+from .euler import euler
+from .heun import heun_step
 from .noise import fresh
-from .types import Array, Batch, Net, Times, check_times
+from .types import Array, Batch, Keys, Net, Times, check_times
 
 
 class Churn(NamedTuple):
@@ -26,7 +28,7 @@ class Churn(NamedTuple):
     noise: float = 1.003
 
 
-def edm_stochastic(net: Net, x: Batch, times: Times, keys: Key, *, churn: Churn = Churn()) -> Batch:
+def edm_stochastic(net: Net, x: Batch, times: Times, keys: Keys, *, churn: Churn = Churn()) -> Batch:
     """Raise the noise level a little, then one Heun step down; ends at 0 (Karras et al. 2022, alg. 2).
 
     Args:
@@ -39,7 +41,7 @@ def edm_stochastic(net: Net, x: Batch, times: Times, keys: Key, *, churn: Churn 
     Raises:
         ValueError: for a churn that is negative or an empty range.
     """
-    if churn.amount < 0 or churn.noise < 0 or not 0 <= churn.low <= churn.high:
+    if not (churn.amount >= 0 and churn.noise >= 0 and 0 <= churn.low <= churn.high):
         raise ValueError(f"churn needs amount, noise >= 0 and 0 <= low <= high, got {churn}")
     grid = check_times(times)
     gamma = min(churn.amount / len(grid), 2**0.5 - 1)
@@ -47,9 +49,17 @@ def edm_stochastic(net: Net, x: Batch, times: Times, keys: Key, *, churn: Churn 
     def velocity(x: Batch, t: Array) -> Batch:
         return (x - net(x, t)) / t.reshape(t.shape + (1,) * (x.ndim - 1))
 
-    # The levels are known on the host, so each step is a call of heun on its own two-point grid: N is small here.
-    for i, (t, s) in enumerate(zip(grid, [*grid[1:], 0.0], strict=True)):
-        t_raised = t * (1 + gamma) if churn.low <= t <= churn.high else t
-        x = x + jnp.sqrt(t_raised**2 - t**2) * churn.noise * fresh(keys, i + 1, x)
-        x = heun(velocity, x, [t_raised], end=s)
-    return x
+    raised = np.where((churn.low <= grid) & (grid <= churn.high), grid * (1 + gamma), grid)
+    added = churn.noise * np.sqrt(raised**2 - grid**2)
+
+    def add_noise(x: Batch, number: int | Array, amount: float | Array) -> Batch:
+        return (x + amount * fresh(keys, number, x)).astype(x.dtype)
+
+    def step(x: Batch, level: tuple[Array, Array]) -> tuple[Batch, None]:
+        number, (amount, t, s) = level
+        return heun_step(velocity, add_noise(x, number, amount), t, s), None
+
+    if len(grid) > 1:
+        levels = jnp.asarray(np.stack([added[:-1], raised[:-1], grid[1:]], axis=1), jnp.result_type(float))
+        x = jax.lax.scan(step, x, (jnp.arange(1, len(grid)), levels))[0]
+    return euler(velocity, add_noise(x, len(grid), float(added[-1])), raised[-1:])

@@ -24,9 +24,11 @@ def linear(n: int, *, start: float = 1.0) -> np.ndarray:
     """n equal steps from start to 0: start, start (n-1)/n, ..., start/n. For paths on [0, 1].
 
     Raises:
-        ValueError: unless n >= 1 and start > 0.
+        ValueError: unless n >= 1 and 0 < start < inf.
     """
     _check_steps(n)
+    if not 0 < start < np.inf:
+        raise ValueError(f"linear needs 0 < start < inf, got {start=}")
     return check_times(start * np.arange(n, 0, -1) / n)
 
 

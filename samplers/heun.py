@@ -2,7 +2,8 @@
 
 import jax
 
-from .types import Array, Batch, Net, Times, full, intervals
+from .euler import euler
+from .types import Array, Batch, Net, Times, check_times, full, intervals
 
 
 def heun(net: Net, x: Batch, times: Times, *, end: float = 0.0) -> Batch:
@@ -18,19 +19,18 @@ def heun(net: Net, x: Batch, times: Times, *, end: float = 0.0) -> Batch:
         end: Time of the returned state.
     """
 
-    def euler_step(x: Batch, interval: Array) -> tuple[Batch, Batch]:
-        t, s = interval
-        v = net(x, full(t, x))
-        return (x + (s - t) * v).astype(x.dtype), v
-
-    def heun_step(x: Batch, interval: Array) -> tuple[Batch, None]:
-        t, s = interval
-        x_euler, v = euler_step(x, interval)
-        v_end = net(x_euler, full(s, x))
-        return (x + (s - t) * (v + v_end) / 2).astype(x.dtype), None
+    def step(x: Batch, interval: Array) -> tuple[Batch, None]:
+        return heun_step(net, x, interval[0], interval[1]), None
 
     steps = intervals(times, end=end)
-    if end > 0:
-        return jax.lax.scan(heun_step, x, steps)[0]
-    x = jax.lax.scan(heun_step, x, steps[:-1])[0]
-    return euler_step(x, steps[-1])[0]
+    corrected = steps if end > 0 else steps[:-1]
+    if len(corrected) > 0:
+        x = jax.lax.scan(step, x, corrected)[0]
+    return x if end > 0 else euler(net, x, check_times(times)[-1:])
+
+
+def heun_step(net: Net, x: Batch, t: Array, s: Array) -> Batch:
+    """One corrected step from t to s > 0, two calls of the velocity."""
+    v = net(x, full(t, x))
+    v_end = net((x + (s - t) * v).astype(x.dtype), full(s, x))
+    return (x + (s - t) * (v + v_end) / 2).astype(x.dtype)

@@ -10,10 +10,11 @@ from typing import Protocol, TypeAlias, runtime_checkable
 import jax
 import numpy as np
 
-from ._shapes import Array, Float
+from ._shapes import Array, Float, Key
 
 Batch: TypeAlias = Float[Array, "batch *shape"]
 PerExample: TypeAlias = Float[Array, "batch"]
+Keys: TypeAlias = Key[Array, "batch"]
 
 Net: TypeAlias = Callable[[Array, Array], Array]
 """net(x[B, ...], t[B]) -> [B, ...]; velocity, denoiser or consistency function, as the sampler says"""

@@ -143,7 +143,7 @@ def mixture_velocity(data: Mixture, path: paths.Path, x_t: Array, t: Any) -> Arr
 
 @_compiled
 def mixture_logit_cdf(data: Mixture, path: paths.Path, x_t: Array, t: Any) -> Array:
-    """Log of P(X_t < x_t) / P(X_t > x_t): precise in both tails, to 12 standard deviations in float32, 37 in float64."""
+    """Log of P(X_t < x_t) / P(X_t > x_t): precise to 12 standard deviations in float32, 37 in float64."""
     z = _modes(data, path, x_t, t).z
     weights = jnp.asarray(data.weights, x_t.dtype)
     return jnp.log(ndtr(z) @ weights) - jnp.log(ndtr(-z) @ weights)

@@ -19,7 +19,8 @@ class Facts(NamedTuple):
         devices: e.g. "8 x TPU v5 lite".
         parameters: number of trained parameters.
         state_bytes: bytes of the state on one device: parameters, optimizer, averages.
-        step_bytes: bytes one device needs for the step on top of its arguments, as the compiler reports it.
+        step_bytes: bytes one device needs for the step on top of its arguments, as the compiler reports it;
+            0 where it does not.
         compile_seconds: tracing and compiling the step.
         step_seconds: the step itself, the second time it runs.
         scalars: the loss terms of the first step.
@@ -59,6 +60,7 @@ def check(experiment: Experiment) -> Facts:
     compiled = make_step(experiment, mesh).lower(state, put(), frozen).compile()
     compile_seconds = time.monotonic() - start
     state, scalars = compiled(state, put(), frozen)
+    memory = compiled.memory_analysis()
     batch = jax.block_until_ready(put())
     start = time.monotonic()
     state, _ = jax.block_until_ready(compiled(state, batch, frozen))
@@ -66,7 +68,7 @@ def check(experiment: Experiment) -> Facts:
         devices=f"{jax.device_count()} x {jax.devices()[0].device_kind}",
         parameters=parameters,
         state_bytes=int(state_bytes),
-        step_bytes=int(compiled.memory_analysis().temp_size_in_bytes),
+        step_bytes=memory.temp_size_in_bytes if memory else 0,
         compile_seconds=compile_seconds,
         step_seconds=time.monotonic() - start,
         scalars={name: float(value) for name, value in scalars.items()},

@@ -17,9 +17,11 @@ class Nodes(NamedTuple):
     weights: jax.Array
 
     def coupling(self, key: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """The noise of each node."""
         return x, self.z
 
     def mean(self, values: jax.Array) -> jax.Array:
+        """Weighted mean of one number per node."""
         return jnp.sum(self.weights * values)
 
 
@@ -49,4 +51,4 @@ def mixture(data: Mixture, t: float, n: int = 500, inner: int = 16) -> Nodes:
 
 def repeat(nodes: Nodes, n: int) -> Nodes:
     """Every node n times in a row."""
-    return Nodes(*(jnp.repeat(v, n, axis=0) for v in nodes[:2]), jnp.repeat(nodes.weights, n) / n)
+    return Nodes(jnp.repeat(nodes.x, n, axis=0), jnp.repeat(nodes.z, n, axis=0), jnp.repeat(nodes.weights, n) / n)

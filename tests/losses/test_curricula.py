@@ -43,7 +43,11 @@ def test_ct_points_at_every_boundary(name):
 @pytest.mark.parametrize(
     ("s1", "mu0", "golden"),
     [
-        (150, 0.9, {0: (2, 0.81), 1: (3, 0.9), 1000: (6, 0.958732), 400_000: (107, 0.998014), 799_999: (151, 0.998596)}),
+        (
+            150,
+            0.9,
+            {0: (2, 0.81), 1: (3, 0.9), 1000: (6, 0.958732), 400_000: (107, 0.998014), 799_999: (151, 0.998596)},
+        ),
         (200, 0.95, {0: (2, 0.9025), 1000: (8, 0.985452), 400_000: (143, 0.999278), 800_000: (201, 0.999487)}),
     ],
 )
@@ -66,7 +70,9 @@ def test_ict_stages():
     assert got.tolist() == [11, 21, 41, 81, 161, 321, 641, 1281]
 
 
-@pytest.mark.parametrize(("steps", "s0", "s1"), [(400_000, 10, 1280), (800_000, 10, 1280), (1003, 10, 640), (77, 3, 50)])
+@pytest.mark.parametrize(
+    ("steps", "s0", "s1"), [(400_000, 10, 1280), (800_000, 10, 1280), (1003, 10, 640), (77, 3, 50)]
+)
 def test_ict_points_at_every_boundary(steps, s0, s1):
     stage_steps = math.floor(steps / (math.log2(s1 // s0) + 1))
     k = sorted({max(0, stage * stage_steps + o) for stage in range(12) for o in (-1, 0, 1)} | {10 * steps})

@@ -12,7 +12,9 @@ from tests.oracles import PATHS, Gaussian, constant_times, gaussian_denoiser
 
 def exact_loss(data: Gaussian, t: float, net, **ingredients) -> float:
     nodes = signs(data)
-    loss, _ = denoising(net, nodes.x, jax.random.key(0), times=constant_times(t), coupling=nodes.coupling, **ingredients)
+    loss, _ = denoising(
+        net, nodes.x, jax.random.key(0), times=constant_times(t), coupling=nodes.coupling, **ingredients
+    )
     return float(nodes.mean(loss))
 
 
@@ -24,7 +26,10 @@ def test_floor_on_gaussian_data(std, t):
     data = Gaussian(0.3, std)
     floor = exact_loss(data, t, partial(gaussian_denoiser, data, paths.edm))
     np.testing.assert_allclose(floor, (t**2 + 0.25) / (t * 0.5) ** 2 * std**2 * t**2 / (std**2 + t**2), rtol=1e-10)
-    golden = {0.5: {0.01: 1, 0.5: 1, 10.0: 1}, 0.7: {0.01: 1.0002, 0.5: 1.3243, 10.0: 1.9553}}
+    golden: dict[float, dict[float, float]] = {
+        0.5: {0.01: 1, 0.5: 1, 10.0: 1},
+        0.7: {0.01: 1.0002, 0.5: 1.3243, 10.0: 1.9553},
+    }
     np.testing.assert_allclose(floor, golden[std][t], atol=5e-5)
 
 
@@ -45,7 +50,7 @@ def test_floor_on_any_path(name):
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("name", ["edm", "linear", "linear_beta"])
 def test_gradient_vanishes_at_the_exact_denoiser_alone(name):
-    path, low, high = PATHS[name]
+    path, _, high = PATHS[name]
     data, t = Gaussian(), 0.4 * high
     nodes = signs(data)
 

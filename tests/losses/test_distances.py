@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from losses import distances
+from losses.types import Distance
 
-ALL = {
+ALL: dict[str, Distance] = {
     "l1": distances.l1,
     "l2": distances.l2,
     "norm": distances.pseudo_huber,

@@ -4,9 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scipy.special import erf
+from jax.scipy.special import erf
 
-from losses import pairs
+from losses import edm_weight, pairs
 
 N = 60_000
 LEVELS_11 = [0.002, 0.016721, 0.085087, 0.318283, 0.965417, 2.515219, 5.838948, 12.381576, 24.408342, 45.313734, 80.0]
@@ -66,7 +66,7 @@ def test_ict_golden_probabilities_and_weights():
 
 def test_ict_golden_probabilities_are_erf_differences():
     """Eq. 10 itself, so that the table above is not the only witness; its normaliser is the mass 0.991663."""
-    edges = erf((np.log(LEVELS_11) + 1.1) / (np.sqrt(2) * 2.0))
+    edges = np.asarray(erf((np.log(LEVELS_11) + 1.1) / (np.sqrt(2) * 2.0)))
     np.testing.assert_allclose(np.diff(edges) / (edges[-1] - edges[0]), ICT_11, atol=1e-5)
     np.testing.assert_allclose((edges[-1] - edges[0]) / 2, 0.991663, atol=1e-6)
 
@@ -131,8 +131,8 @@ def test_ect_hop_has_no_cancellation():
     np.testing.assert_allclose(hop, exact, rtol=5e-7)
     assert np.abs((t - s) / exact - 1).max() > 1e-4
     _, _, weight = pairs.ect(jax.random.key(0), 1000, stage=jnp.asarray(15))
-    drawn, _, _ = pairs.ect(jax.random.key(0), 1000, stage=jnp.asarray(15))
-    drawn = np.asarray(drawn, np.float64)
+    times, _, _ = pairs.ect(jax.random.key(0), 1000, stage=jnp.asarray(15))
+    drawn = np.asarray(times, np.float64)
     np.testing.assert_allclose(weight * drawn * (1 + 8 / (1 + np.exp(drawn))) / 2**16, 1, rtol=1e-6)
 
 
@@ -143,6 +143,13 @@ def test_ect_second_time_is_below_the_first(stage):
     assert (s >= 0).all()
     assert jnp.isfinite(weight).all()
     assert ((s == 0).mean() > 0.5) == (stage == 0)
+
+
+def test_ect_weight_may_be_a_function_of_t():
+    """As on ImageNet, whose runs weigh by 1 / c_out^2; t and s stay the same draws."""
+    t, s, weight = pairs.ect(jax.random.key(0), 64, stage=3, weight=edm_weight)
+    np.testing.assert_allclose(weight, edm_weight(t), rtol=1e-6)
+    np.testing.assert_array_equal((t, s), pairs.ect(jax.random.key(0), 64, stage=3)[:2])
 
 
 def test_ect_times_are_the_untruncated_lognormal():

@@ -42,7 +42,7 @@ def test_velocity_is_the_time_derivative_of_the_state(name):
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("name", ["trig", "cosine", "linear_beta"])
 def test_variance_preserving(name):
-    path, low, high = PATHS[name]
+    path, _, high = PATHS[name]
     t = jnp.linspace(0.0, high, 50)
     np.testing.assert_allclose(path.alpha(t) ** 2 + path.sigma(t) ** 2, 1, rtol=1e-14)
     assert (jnp.diff(path.sigma(t)) > 0).all()

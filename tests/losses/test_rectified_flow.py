@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from losses import paths, rectified_flow, times
+from losses.types import Times
 from tests.losses.quadrature import repeat, signs
 from tests.oracles import PATHS, Gaussian, constant_times, gaussian_velocity
 
@@ -34,8 +35,8 @@ def test_floor_on_any_path(name):
 @pytest.mark.parametrize("std", [0.5, 0.7])
 def test_floor_under_uniform_times_is_half_pi_s(std):
     data = Gaussian(0.3, std)
-    points, mass = np.polynomial.legendre.leggauss(40)
-    t, mass = jnp.asarray((points + 1) / 2), jnp.asarray(mass / 2)
+    points, masses = np.polynomial.legendre.leggauss(40)
+    t, mass = jnp.asarray((points + 1) / 2), jnp.asarray(masses / 2)
     nodes = repeat(signs(data), len(t))
     loss, _ = rectified_flow(
         partial(gaussian_velocity, data, paths.linear), nodes.x, jax.random.key(0),
@@ -56,7 +57,7 @@ def test_defaults_are_straight_lines_and_uniform_times():
     assert abs(metrics["t"].mean() - 0.5) < 4 * np.sqrt(1 / 12 / 20_000)
 
 
-LAWS = {
+LAWS: dict[str, Times] = {
     "uniform": times.uniform,
     "logit-normal": partial(times.logit_normal, mean=-0.4, std=1.0),
     "lognormal": partial(times.lognormal, mean=-1.2, std=0.4),

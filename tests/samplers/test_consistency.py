@@ -49,14 +49,17 @@ def test_moments_on_gaussian_data(sign_noise, sigma_min):
 
     mean, std = 0.3 * (1 - k(80)), 80 * k(80)
     np.testing.assert_allclose([one.mean(), one.std()], [mean, std], rtol=1e-12)
-    np.testing.assert_allclose([one.mean(), one.std()], [0.29738, 0.69998], atol=6e-6)
     mean = 0.3 + k(1.38237) * (mean - 0.3)
     std = k(1.38237) * np.sqrt(std**2 + 1.38237**2 - sigma_min**2)
     np.testing.assert_allclose([two.mean(), two.std()], [mean, std], rtol=1e-12)
-    np.testing.assert_allclose([two.mean(), two.std()], [0.29881, 0.70000], atol=6e-6)
+    if sigma_min:
+        np.testing.assert_allclose([one.mean(), one.std()], [0.29738, 0.69998], atol=6e-6)
+        np.testing.assert_allclose([two.mean(), two.std()], [0.29881, 0.70000], atol=6e-6)
 
 
-@pytest.mark.parametrize(("name", "times"), [("edm", [80.0, 0.821]), ("linear", [1.0, 0.6, 0.3]), ("trigflow", [1.56, 1.1])])
+@pytest.mark.parametrize(
+    ("name", "times"), [("edm", [80.0, 0.821]), ("linear", [1.0, 0.6, 0.3]), ("trigflow", [1.56, 1.1])]
+)
 def test_moments_with_its_own_noise(name, times):
     got = sample(times, 0.0, 20_000, path=PATHS[name].path)
     assert abs(got.mean() - 0.3) < 4 * 0.7 / np.sqrt(20_000) + 0.003
@@ -66,11 +69,13 @@ def test_moments_with_its_own_noise(name, times):
 def test_steps_draw_different_noise():
     """With the net x -> 0 the state before a call is sigma z alone: the z of two steps are independent."""
     seen = []
+
+    def net(x, t):
+        seen.append(x / t[:, None])
+        return jnp.zeros_like(x)
+
     with jax.disable_jit():
-        multistep_consistency(
-            lambda x, t: (seen.append(x / t[:, None]), jnp.zeros_like(x))[1],
-            jnp.zeros((512, 1)), [4.0, 2.0, 1.0], sample_keys(0, jnp.arange(512)), path=EDM,
-        )  # fmt: skip
+        multistep_consistency(net, jnp.zeros((512, 1)), [4.0, 2.0, 1.0], sample_keys(0, jnp.arange(512)), path=EDM)
     first, second = seen[1][:, 0], seen[2][:, 0]
     assert abs(np.corrcoef(first, second)[0, 1]) < 4 / np.sqrt(512)
     assert abs(first.std() - 1) < 4 / np.sqrt(1024)

@@ -74,7 +74,9 @@ def test_churn_forgets_the_start():
 
 
 @pytest.mark.parametrize(
-    "churn", [Churn(amount=-1.0), Churn(noise=-0.1), Churn(low=2.0, high=1.0), Churn(low=-1.0)], ids=str
+    "churn",
+    [Churn(amount=-1.0), Churn(noise=-0.1), Churn(low=2.0, high=1.0), Churn(low=-1.0), Churn(amount=float("nan"))],
+    ids=str,
 )
 def test_bad_churn(churn):
     x, keys = start(2)
@@ -86,3 +88,16 @@ def test_state_keeps_its_dtype():
     x, keys = start(2)
     with jax.enable_x64(True):
         assert edm_stochastic(lambda x, t: x / 2, x, [1.0, 0.5], keys).dtype == x.dtype
+
+
+def test_the_network_is_compiled_twice_or_so_and_not_once_a_step():
+    """The published setting is 256 steps, whose 511 calls would not compile if unrolled."""
+    calls = []
+
+    def net(x, t):
+        calls.append(t)
+        return x / 2
+
+    x, keys = start(2)
+    jax.eval_shape(lambda x: edm_stochastic(net, x, grids.karras(256), keys), x)
+    assert len(calls) <= 4

@@ -14,7 +14,9 @@ KARRAS_18 = [
 def test_karras_golden():
     np.testing.assert_allclose(grids.karras(18), KARRAS_18, atol=6e-6)
     assert grids.karras(18).dtype == np.float64
-    np.testing.assert_allclose(grids.karras(40)[[1, 2, 10, 20, 38]], [69.451, 60.117, 16.780, 2.2404, 0.0036766], rtol=3e-5)
+    np.testing.assert_allclose(
+        grids.karras(40)[[1, 2, 10, 20, 38]], [69.451, 60.117, 16.780, 2.2404, 0.0036766], rtol=3e-5
+    )
 
 
 def test_karras_of_one_is_the_highest_level():
@@ -53,8 +55,8 @@ def test_no_steps(grid, n):
         (lambda: grids.karras(3, sigma_max=math.inf), "sigma_max=inf"),
         (lambda: grids.karras(3, sigma_min=math.nan), "sigma_min=nan"),
         (lambda: grids.karras(3, rho=0.0), "rho=0.0"),
-        (lambda: grids.linear(3, start=0.0), "above the end"),
-        (lambda: grids.linear(3, start=math.nan), "finite"),
+        (lambda: grids.linear(3, start=0.0), "start=0.0"),
+        (lambda: grids.linear(3, start=math.nan), "start=nan"),
         (lambda: grids.trig(3, sigma_max=0.0), "sigma_max=0.0"),
         (lambda: grids.trig(3, sigma_data=-0.5), "sigma_data=-0.5"),
         (lambda: grids.explicit(), r"at least one time, got shape \(0,\)"),

@@ -8,13 +8,16 @@ import pytest
 from samplers import Churn, edm_stochastic, multistep_consistency, noise, normal, sample_keys
 from tests.oracles import PATHS
 
+TIMES = [3.0, 1.0, 0.5]
+
+
+def net(x, t):
+    return jnp.tanh(x) / (1 + t[:, None])
+
+
 SAMPLERS = {
-    "multistep_consistency": partial(
-        multistep_consistency, lambda x, t: jnp.tanh(x) / (1 + t[:, None]), times=[3.0, 1.0, 0.5], path=PATHS["edm"].path
-    ),
-    "edm_stochastic": partial(
-        edm_stochastic, lambda x, t: jnp.tanh(x) / (1 + t[:, None]), times=[3.0, 1.0, 0.5], churn=Churn(amount=1.0)
-    ),
+    "multistep_consistency": partial(multistep_consistency, net, times=TIMES, path=PATHS["edm"].path),
+    "edm_stochastic": partial(edm_stochastic, net, times=TIMES, churn=Churn(amount=1.0)),
 }
 
 
@@ -57,3 +60,22 @@ def test_standard_normal_and_different_at_every_draw():
 def test_fresh_noise_has_the_type_of_the_state():
     keys = sample_keys(0, jnp.arange(2))
     assert noise.fresh(keys, 0, jnp.zeros((2, 3), jnp.bfloat16)).dtype == jnp.bfloat16
+
+
+def test_the_start_is_no_sampler_s_noise():
+    """With D(x) = x a step of EDM's sampler adds noise alone, and with f = 0 so does a step of multistep sampling."""
+    keys = sample_keys(0, jnp.arange(512))
+    zeros = jnp.zeros((512, 1))
+    start = noise.initial(keys, (1,))
+    added = edm_stochastic(lambda x, t: x, zeros, [1.0], keys, churn=Churn(amount=0.4))
+    seen = []
+
+    def nothing(x, t):
+        seen.append(x)
+        return jnp.zeros_like(x)
+
+    with jax.disable_jit():
+        multistep_consistency(nothing, zeros, [2.0, 1.0], keys, path=PATHS["edm"].path)
+    for other in (added, seen[1]):
+        assert other.std() > 0.1
+        assert abs(np.corrcoef(start[:, 0], other[:, 0])[0, 1]) < 4 / np.sqrt(512)

@@ -54,7 +54,9 @@ def test_traced_times(sampler):
         jax.jit(lambda times: SAMPLERS[sampler](x=jnp.ones((2, 3)), times=times))(jnp.asarray([1.0, 0.5]))
 
 
-@pytest.mark.parametrize(("end", "message"), [(1.0, "above the end 1.0"), (-1.0, "above the end -1.0"), (float("nan"), "finite")])
+@pytest.mark.parametrize(
+    ("end", "message"), [(1.0, "above the end 1.0"), (-1.0, "above the end -1.0"), (float("nan"), "finite")]
+)
 def test_bad_end(end, message):
     with pytest.raises(ValueError, match=message):
         check_times([2.0, 1.0], end=end)
