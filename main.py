@@ -36,15 +36,14 @@ flags.DEFINE_integer("step", None, "sample, eval: checkpoint to use; the newest 
 flags.DEFINE_bool("overwrite", False, "sample: replace existing files.")
 
 
-FLAGS.set_default("verbosity", logging.WARNING)  # of absl: its INFO lines are about backends that are not there
-
-
 class UsageError(Exception):
     """Something the user gave cannot be used; shown without a traceback."""
 
 
 def main(argv: list[str]) -> None:
     """Run the mode that was asked for."""
+    if not FLAGS["verbosity"].present:
+        logging.set_verbosity(logging.WARNING)  # the INFO lines of the libraries would drown the progress line
     if len(argv) > 1:
         raise UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
     run = {"train": run_train, "sample": run_sample, "eval": run_eval, "check": run_check}.get(FLAGS.mode)

@@ -26,7 +26,7 @@ def get_config() -> ConfigDict:
     return ConfigDict(
         {
             "seed": 0,
-            "steps": 4500,
+            "steps": 3600,
             "batch_size": 128,
             # network: 4 tokens of 4 x 4 pixels
             "patch": 4,
@@ -64,6 +64,7 @@ def build(config: ConfigDict) -> Experiment:
         heads=config.heads,
         num_classes=source.num_classes,
         time_scale=config.time_scale,
+        unroll=config.depth,
     )
 
     def f(params: Params, labels: jax.Array | None) -> Net:

@@ -120,11 +120,7 @@ def pixel_judge(source: data.Source) -> Callable[[Iterable[Any]], list[evaluatio
 def judge_with_classifier(
     real: data.ArraySource, *, training: data.ArraySource, held_out: data.ArraySource
 ) -> Callable[[Iterable[Any]], list[evaluation.Row]]:
-    """Judge in pixels against all real images, and by a classifier trained on the training split when first needed.
-
-    Rows carry `real_floor`, what one half of the real images scores against the other.
-    """
-
+    """Judge in pixels against all real images, and by a classifier trained on the training split when first needed."""
     if training.label is None or held_out.label is None:
         raise ValueError(f"a classifier needs labels; {training.name} or {held_out.name} has none")
     labels, held_out_labels = training.label, held_out.label
@@ -139,16 +135,4 @@ def judge_with_classifier(
     def reference() -> evaluation.Reference:
         return evaluation.make_reference(real.name, evaluation.pixels, real.image)
 
-    @cache
-    def floors() -> dict[str, float]:
-        return evaluation.real_floor(real.image, evaluation.pixels)
-
-    def judge(batches: Iterable[Any]) -> list[evaluation.Row]:
-        rows = evaluation.judge(batches, references=(reference(),), classifier=classifier())
-        for row in rows:
-            measure, _, feature = row["metric"].rpartition("_")[0].rpartition("_")
-            if feature == evaluation.pixels.name:
-                row["real_floor"] = floors()[measure]
-        return rows
-
-    return judge
+    return lambda batches: evaluation.judge(batches, references=(reference(),), classifier=classifier())

@@ -53,6 +53,7 @@ class DiT(nn.Module):
         dropout: rate on the output of each attention and MLP branch while training; key `dropout`.
         time_scale: factor on t and s before their embedding (SiT 1; DiT's integer steps 1000).
         remat: recompute each block in the backward pass instead of keeping its activations.
+        unroll: blocks in one iteration of the scan; more of them compile longer and, on a CPU, run faster.
         dtype: compute dtype of the blocks; embeddings, modulation and the last layer stay float32.
         attention: function (q, k, v) -> out over [B, L, H, D].
     """
@@ -67,6 +68,7 @@ class DiT(nn.Module):
     dropout: float = 0.0
     time_scale: float = 1.0
     remat: bool = False
+    unroll: int = 1
     dtype: DTypeLike = jnp.float32
     attention: Attention = softmax_attention
 
@@ -107,6 +109,7 @@ class DiT(nn.Module):
             split_rngs={"params": True, "dropout": True},
             in_axes=nn.broadcast,
             length=self.depth,
+            unroll=self.unroll,
         )
         h, _ = blocks(self.heads, self.mlp_ratio, self.dropout, not train, self.dtype, self.attention, name="blocks")(
             h, condition
