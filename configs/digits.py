@@ -26,7 +26,7 @@ def get_config() -> ConfigDict:
     return ConfigDict(
         {
             "seed": 0,
-            "steps": 3600,
+            "steps": 3200,
             "batch_size": 128,
             # network: 4 tokens of 4 x 4 pixels
             "patch": 4,
@@ -44,7 +44,7 @@ def get_config() -> ConfigDict:
             # optimizer
             "learning_rate": 4e-3,
             "warmup_steps": 100,
-            "average_decay": 0.999,
+            "average_sigma_rel": 0.05,
             # sampling and judging
             "grids": ((80.0,), (80.0, 0.8), (80.0, 5.0, 1.5, 0.5)),
             "judged_samples": 2000,
@@ -54,10 +54,9 @@ def get_config() -> ConfigDict:
     )
 
 
-def build(config: ConfigDict) -> Experiment:
-    """The experiment of these values."""
-    source = data.digits()
-    model = DiT(
+def network(config: ConfigDict, source: data.Source) -> DiT:
+    """The transformer that every digits config trains."""
+    return DiT(
         patch=config.patch,
         width=config.width,
         depth=config.depth,
@@ -66,6 +65,12 @@ def build(config: ConfigDict) -> Experiment:
         time_scale=config.time_scale,
         unroll=config.depth,
     )
+
+
+def build(config: ConfigDict) -> Experiment:
+    """The experiment of these values."""
+    source = data.digits()
+    model = network(config, source)
 
     def f(params: Params, labels: jax.Array | None) -> Net:
         """The consistency function at these parameters."""
@@ -82,14 +87,14 @@ def build(config: ConfigDict) -> Experiment:
             weight=partial(edm_weight, sigma_data=config.sigma_data),
         )
         distance = partial(pseudo_huber, c=config.huber_c)
-        return consistency(f(params, batch["label"]), batch["image"], key, pairs=law, distance=distance)
+        return consistency(f(params, batch.get("label")), batch["image"], key, pairs=law, distance=distance)
 
     schedule = optax.warmup_cosine_decay_schedule(0.0, config.learning_rate, config.warmup_steps, config.steps)
     return Experiment(
         init=glue.initialiser(model, source),
         objective=objective,
         optimizer=optax.adam(schedule, b2=0.99),
-        averages={"ema": partial(averages.constant, decay=config.average_decay)},
+        averages={"ema": partial(averages.power, sigma_rel=config.average_sigma_rel)},
         samplers=glue.consistency_samplers(f, source.shape, config.grids, path=edm),
         judge=glue.judge_with_classifier(source, training=data.digits("train"), held_out=data.digits("held_out")),
         judged_average="ema",

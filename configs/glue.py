@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache, partial
 from typing import Any, cast
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,25 +16,32 @@ import eval as evaluation
 import train
 from losses import Path
 from losses.types import Net
+from models import MLP, DiT, SongUNet
 from samplers import multistep_consistency
 from samplers.noise import initial
 
+Backbone = DiT | MLP | SongUNet
+
 NetOf = Callable[[train.Params, jax.Array | None], Net]
-"""(params, labels) -> the network as it is sampled"""
+"""(params, labels or None) -> the network as it is sampled"""
 
 
 # ---- Networks --------------------------------------------------------------------------------------------------------
 
 
-def initialiser(model: nn.Module, source: data.Source) -> Callable[[jax.Array], train.Params]:
+def initialiser(model: Backbone, source: data.Source) -> Callable[[jax.Array], train.Params]:
     """key -> parameters of an image network for the examples of a source."""
     x, t = jnp.zeros((1, *source.shape)), jnp.zeros(1)
-    labels = jnp.zeros(1, jnp.int32) if source.num_classes else None
+    labels = jnp.zeros(1, jnp.int32) if model.num_classes else None
     return lambda key: model.init(key, x, t, labels)["params"]
 
 
-def bind(model: nn.Module, params: train.Params, labels: jax.Array | None, dropout: jax.Array | None = None) -> Net:
-    """The network as a function of (x, t); with a dropout key it trains, under the same mask in every call."""
+def bind(model: Backbone, params: train.Params, labels: jax.Array | None, dropout: jax.Array | None = None) -> Net:
+    """The network as a function of (x, t); with a dropout key it trains, under the same mask in every call.
+
+    An unconditional network is not shown the labels.
+    """
+    labels = labels if model.num_classes else None
     if dropout is None:
         return lambda x, t: cast(jax.Array, model.apply({"params": params}, x, t, labels))
     rngs = {"dropout": dropout}

@@ -44,7 +44,7 @@ def consistency(
     t, s, weight = pairs(key_t, len(x))
     prediction = net(interpolate(path, x, z, t), t)
     # s = 0 is data, where the boundary condition gives f(x, 0) = x. The network is never asked there: its time input
-    # is ln s in most backbones, and a NaN in the unused branch of `where` would still poison the gradient.
+    # is ln s in most backbones, and a NaN, though thrown away, would stop a run under jax_debug_nans.
     s_positive = jnp.where(s > 0, s, t)
     goal = (target or net)(interpolate(path, x, z, s_positive), s_positive)
     if goal.shape != x.shape:  # `where` would broadcast it

@@ -80,6 +80,19 @@ def test_ict_is_truncated_to_the_grid(points):
     assert jnp.isfinite(weight).all()
 
 
+@pytest.mark.parametrize("points", [2, 11, 1281])
+def test_ict_draws_at_the_very_edges_stay_on_the_grid(monkeypatch, points):
+    """Rounding puts the highest draw on the last point, or past it, and the lowest before the first."""
+
+    def edges(key, shape, minval, maxval):
+        return jnp.stack([minval * (1 + 1e-6), maxval * (1 + 1e-6)])
+
+    monkeypatch.setattr(jax.random, "uniform", edges)
+    t, s, _ = pairs.ict(jax.random.key(0), 2, points=points)
+    np.testing.assert_allclose([s[0], t[1]], [0.002, 80], rtol=1e-5)
+    assert (s < t).all()
+
+
 @pytest.mark.parametrize("law", [pairs.ct, pairs.ict])
 def test_fixed_numbers_of_points_may_be_plain_integers(law):
     """As in consistency distillation, whose grid has 18 levels throughout."""

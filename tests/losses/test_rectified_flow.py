@@ -57,6 +57,18 @@ def test_defaults_are_straight_lines_and_uniform_times():
     assert abs(metrics["t"].mean() - 0.5) < 4 * np.sqrt(1 / 12 / 20_000)
 
 
+def test_noise_and_times_are_independent_of_each_other():
+    """The net sees x_t = t z where x = 0."""
+    seen = {}
+
+    def net(x_t, t):
+        seen["z"], seen["t"] = x_t[:, 0] / t, t
+        return x_t
+
+    rectified_flow(net, jnp.zeros((4096, 1)), jax.random.key(0))
+    assert abs(np.corrcoef(seen["z"], seen["t"])[0, 1]) < 4 / np.sqrt(4096)
+
+
 LAWS: dict[str, Times] = {
     "uniform": times.uniform,
     "logit-normal": partial(times.logit_normal, mean=-0.4, std=1.0),

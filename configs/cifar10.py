@@ -1,0 +1,51 @@
+"""What the CIFAR-10 configs share: the data, the U-Nets' common values, the grid drawn during training.
+
+Not a run. Data: TensorFlow Datasets' `cifar10`, prepared as ArrayRecord in `data_dir`.
+"""
+
+from typing import Any
+
+from ml_collections import ConfigDict
+
+import data
+from configs import glue
+
+
+def common() -> ConfigDict:
+    """Values that all CIFAR-10 runs have; the network is EDM's U-Net of 128 channels."""
+    return ConfigDict(
+        {
+            "seed": 0,
+            "data_dir": "~/tensorflow_datasets",
+            "class_conditional": False,
+            "channels": 128,
+            "blocks": 4,
+            "bfloat16": False,
+            "accumulate": 1,
+            "judged_samples": 50_000,
+            "log_every": 100,
+            "checkpoint_every": 5_000,
+        }
+    )
+
+
+def source(config: ConfigDict) -> data.Source:
+    """The training images in memory; without labels for an unconditional model."""
+    images = data.cached(data.tfds_source("cifar10", split="train", data_dir=config.data_dir))
+    if config.class_conditional:
+        return images
+    return data.ArraySource(images.name, images.image)
+
+
+def fields(config: ConfigDict, images: data.Source, *, flip: bool) -> dict[str, Any]:
+    """The fields of an Experiment that the configs have in common."""
+    return {
+        "judge": glue.pixel_judge(images),
+        "judged_average": "ema",
+        "judged_samples": config.judged_samples,
+        "steps": config.steps,
+        "accumulate": config.accumulate,
+        "log_every": config.log_every,
+        "checkpoint_every": config.checkpoint_every,
+        **glue.image_data(images, seed=config.seed, batch_size=config.batch_size, flip=flip),
+    }

@@ -1,0 +1,73 @@
+r"""Rectified flow on CIFAR-10 (Liu et al. 2022), first round, DDPM++.
+
+    python main.py --config configs/cifar10_rectified_flow.py --workdir runs/cifar10_rectified_flow \
+        --config.data_dir=DIR
+
+Official code: FID-50k 2.58 with an adaptive solver (127 NFE), 378 with one Euler step before reflow. Ours: not run.
+Differs: Euler on a fixed grid, and network time t instead of 999 t.
+"""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import optax
+from ml_collections import ConfigDict
+
+from configs import cifar10, glue
+from losses import linear, rectified_flow
+from losses.types import Loss, Net
+from models import ddpmpp, preconditioning
+from samplers import euler, grids
+from train import Batch, Context, Experiment, Params, averages
+
+
+def get_config() -> ConfigDict:
+    """The official code's values."""
+    config = cifar10.common()
+    config.update(
+        {
+            "batch_size": 128,
+            "steps": 1_300_000,
+            "dropout": 0.15,
+            "learning_rate": 2e-4,
+            "warmup_steps": 5_000,
+            "clip": 1.0,
+            "average_decay": 0.999999,
+            "euler_steps": (1, 2, 4, 128),
+        }
+    )
+    return config
+
+
+def build(config: ConfigDict) -> Experiment:
+    """The experiment of these values."""
+    images = cifar10.source(config)
+    model = ddpmpp(
+        channels=config.channels,
+        blocks=config.blocks,
+        num_classes=images.num_classes,
+        dropout=config.dropout,
+        dtype=jnp.bfloat16 if config.bfloat16 else jnp.float32,
+    )
+
+    def velocity(params: Params, labels: jax.Array | None, dropout: jax.Array | None = None) -> Net:
+        return preconditioning.velocity(glue.bind(model, params, labels, dropout))
+
+    def objective(params: Params, batch: Batch, key: jax.Array, context: Context) -> Loss:
+        key_loss, key_dropout = jax.random.split(key)
+        net = velocity(params, batch.get("label"), key_dropout)
+        return rectified_flow(net, batch["image"], key_loss)
+
+    rate = optax.warmup_constant_schedule(0.0, config.learning_rate, config.warmup_steps)
+    return Experiment(
+        init=glue.initialiser(model, images),
+        objective=objective,
+        optimizer=optax.chain(optax.clip_by_global_norm(config.clip), optax.adam(rate)),
+        averages={"ema": partial(averages.constant, decay=config.average_decay)},
+        samplers=tuple(
+            glue.ode_sampler(f"euler {n}", euler, n, velocity, images.shape, grids.linear(n), path=linear)
+            for n in config.euler_steps
+        ),
+        **cifar10.fields(config, images, flip=True),
+    )
