@@ -80,22 +80,6 @@ def test_dropout_is_the_same_for_the_same_key_and_only_then(adapted):
     assert len(jnp.unique(without(x, t)[:, 0])) == 1
 
 
-def test_both_calls_of_a_loss_see_one_mask(adapted):
-    net = adapted["network"](adapted["params"], jax.random.key(3))
-    seen = []
-
-    def spy(x, t):
-        seen.append(net(jnp.ones_like(x), jnp.ones_like(t)))
-        return net(x, t)
-
-    adapted["consistency"](
-        spy, adapted["x"], jax.random.key(5), pairs=lambda key, n: (jnp.full(n, v) for v in (2, 1, 1))
-    )
-    first, second = seen
-    assert jnp.array_equal(first, second)
-    assert len(jnp.unique(first[:, 0])) > 16
-
-
 def test_the_trainer_of_the_page_lowers_the_loss(adapted):
     params, x, key = adapted["params"], adapted["x"], jax.random.key(6)
     moved, loss = adapted["step"](params, x, key)
@@ -140,7 +124,8 @@ def test_the_samples_are_drawn_without_dropout(whole):
 def test_filter_grad_takes_the_whole_equinox_module():
     eqx = pytest.importorskip("equinox")
     names = run(["Equinox", USES[0]])
-    key, module = jax.random.key(5), eqx.combine(names["params"], names["static"])
-    gradient = eqx.filter_jit(eqx.filter_grad(names["objective"]))(module, names["x"], key)
-    expected = jax.jit(jax.grad(names["objective"]))(names["params"], names["x"], key)
-    assert jnp.allclose(gradient.hidden.weight, expected.hidden.weight)
+    x, key = names["x"], jax.random.key(5)
+    module = eqx.combine(names["params"], names["static"])
+    gradient = eqx.filter_jit(eqx.filter_grad(names["objective"]))(module, x, key)
+    moved, _ = names["step"](names["params"], x, key)
+    assert jnp.allclose(module.hidden.weight - 0.01 * gradient.hidden.weight, moved.hidden.weight)
