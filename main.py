@@ -56,6 +56,16 @@ def main(argv: list[str]) -> None:
     run()
 
 
+def parse_flags(argv: list[str]) -> list[str]:
+    """Parse the command line; a config value that does not exist is a usage error and not a traceback."""
+    try:
+        return app.parse_flags_with_usage(argv)
+    except AttributeError as error:
+        raise UsageError(
+            "no such config value: " + str(error).strip("'\"").replace("\\n", " ").replace("\\", "")
+        ) from error
+
+
 # ---- Modes ---------------------------------------------------------------------------------------------------------
 
 
@@ -65,7 +75,7 @@ def run_train() -> None:
     config, config_file = required_config()
     experiment = build(config, config_file)
     try:
-        train.check_batch_size(experiment.batch_size, accumulate=experiment.accumulate)
+        train.validate(experiment)
         next(experiment.batches(0))  # reads and checks real data before anything is compiled or written
         train.claim(workdir, config_file=config_file, config=config.to_dict())
     except (ValueError, TypeError, OSError) as error:
@@ -241,6 +251,6 @@ def is_final(row: dict[str, Any], experiment: train.Experiment, step: int) -> bo
 
 if __name__ == "__main__":
     try:
-        app.run(main)
+        app.run(main, flags_parser=parse_flags)
     except UsageError as error:
         raise SystemExit(f"error: {error}") from None

@@ -18,6 +18,7 @@ from losses import Path
 from losses.types import Net
 from models import MLP, DiT, SongUNet
 from samplers import multistep_consistency
+from samplers.grids import explicit
 from samplers.noise import initial
 
 Backbone = DiT | MLP | SongUNet
@@ -88,7 +89,7 @@ def consistency_samplers(
         return multistep_consistency(net_of(params, labels), x, times, keys, path=path, sigma_min=sigma_min)
 
     return tuple(
-        train.Sampler("consistency " + ", ".join(f"{t:g}" for t in grid), len(grid), partial(sample, np.asarray(grid)))
+        train.Sampler("consistency " + ", ".join(f"{t:g}" for t in grid), len(grid), partial(sample, explicit(*grid)))
         for grid in grids
     )
 

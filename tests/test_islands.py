@@ -44,33 +44,47 @@ def imports_of(source: str, package: str) -> list[Import]:
 
 
 def _imports(node: ast.AST, package: list[str], *, type_checking: bool, guarded: bool) -> Iterator[Import]:
-    found = partial(Import, node.lineno, type_checking=type_checking, guarded=guarded)
-    match node:
-        case ast.Import():
-            for alias in node.names:
-                yield Import(node.lineno, alias.name, **context)
-        case ast.ImportFrom(level=0):
-            for alias in node.names:
-                yield Import(node.lineno, node.module or "", alias.name, **context)
-        case ast.ImportFrom():
-            parents = package[: len(package) + 1 - node.level]
-            module = ".".join([*parents, *([node.module] if node.module else [])])
-            for alias in node.names:
-                yield Import(node.lineno, module, alias.name, relative=True, **context)
-        case ast.Call(func=ast.Name(id="__import__" | "import_module") | ast.Attribute(attr="import_module")):
-            match node.args:
-                case [ast.Constant(value=str(module)), *_]:
-                    yield Import(node.lineno, module, **context)
+    for module, name, relative in _imported(node, package):
+        yield Import(getattr(node, "lineno", 0), module, name, relative, type_checking, guarded)
     for field, value in ast.iter_fields(node):
-        inner = dict(context)
-        if isinstance(node, ast.If) and field == "body" and ast.unparse(node.test).split(".")[-1] == "TYPE_CHECKING":
-            inner["type_checking"] = True
-        if isinstance(node, ast.Try) and field == "body":
-            caught = {ast.unparse(handler.type) for handler in node.handlers if handler.type}
-            inner["guarded"] = guarded or bool(caught & {"ImportError", "ModuleNotFoundError"})
         for child in value if isinstance(value, list) else [value]:
             if isinstance(child, ast.AST):
-                yield from _imports(child, package, **inner)
+                yield from _imports(
+                    child,
+                    package,
+                    type_checking=type_checking or (field == "body" and _is_for_type_checkers(node)),
+                    guarded=guarded or (field == "body" and _survives_absence(node)),
+                )
+
+
+def _imported(node: ast.AST, package: list[str]) -> list[tuple[str, str | None, bool]]:
+    """(module, name, relative) of everything that this node itself imports."""
+    match node:
+        case ast.Import():
+            return [(alias.name, None, False) for alias in node.names]
+        case ast.ImportFrom(module=str(module), level=0):
+            return [(module, alias.name, False) for alias in node.names]
+        case ast.ImportFrom():
+            parents = package[: len(package) + 1 - node.level]
+            module = ".".join([*parents, node.module] if node.module else parents)
+            return [(module, alias.name, True) for alias in node.names]
+        case ast.Call(
+            func=ast.Name(id="__import__" | "import_module") | ast.Attribute(attr="import_module"),
+            args=[ast.Constant(value=str(module)), *_],
+        ):
+            return [(module, None, False)]
+    return []
+
+
+def _is_for_type_checkers(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING")
+
+
+def _survives_absence(node: ast.AST) -> bool:
+    caught = (
+        {ast.unparse(handler.type) for handler in node.handlers if handler.type} if isinstance(node, ast.Try) else {}
+    )
+    return bool({"ImportError", "ModuleNotFoundError"} & set(caught))
 
 
 # ---- Rules: each returns what is wrong -------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 from . import averages, posthoc, schedules
 from .check import check
 from .checkpoint import restore_average
-from .experiment import Batch, Context, Experiment, Params, Periodic, Sampler
+from .experiment import Batch, Context, Experiment, Params, Periodic, Sampler, validate
 from .log import read_log
 from .loop import Finished, NonFiniteError, fit
 from .sharding import batch_sharding, check_batch_size, make_mesh, replicated, state_shardings
@@ -40,4 +40,5 @@ __all__ = [
     "restore_or_reconstruct",
     "schedules",
     "state_shardings",
+    "validate",
 ]

@@ -6,8 +6,8 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from .experiment import Experiment
-from .sharding import batch_sharding, check_batch_size, make_mesh, replicated
+from .experiment import Experiment, validate
+from .sharding import batch_sharding, make_mesh, replicated
 from .state import place_state
 from .step import make_step
 
@@ -41,7 +41,7 @@ def check(experiment: Experiment) -> Facts:
     Raises:
         ValueError: for a batch that the devices do not divide.
     """
-    check_batch_size(experiment.batch_size, accumulate=experiment.accumulate)
+    validate(experiment)
     mesh = make_mesh(fsdp=experiment.fsdp)
     state = place_state(experiment, mesh)
     frozen = jax.device_put(experiment.frozen, replicated(mesh))

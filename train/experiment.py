@@ -8,6 +8,7 @@ import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from .checkpoint import restore_average
+from .sharding import check_batch_size
 
 Params: TypeAlias = Any  # a pytree of arrays; several networks are a dict of them
 Batch: TypeAlias = Mapping[str, Any]  # arrays with the examples on their first axis
@@ -112,3 +113,24 @@ class Experiment(NamedTuple):
     checkpoint_every: int = 1000
     snapshot_every: int = 0
     restore: Callable[[Path, str, int | None], tuple[Params, int]] = restore_average
+
+
+def validate(experiment: Experiment) -> None:
+    """Refuse values that cannot make a run, before anything compiles.
+
+    Raises:
+        ValueError: naming the value and what is allowed.
+    """
+    for name, least in (("steps", 0), ("log_every", 1), ("checkpoint_every", 1), ("snapshot_every", 0)):
+        value = getattr(experiment, name)
+        if value < least:
+            raise ValueError(f"{name} must be at least {least}, got {value}")
+    if not experiment.samplers:
+        raise ValueError("a run needs at least one sampler to be judged by, got none")
+    for periodic in experiment.periodic:
+        if periodic.every < 1:
+            raise ValueError(f"the period of something periodic must be at least 1, got {periodic.every}")
+    choices = ["params", *experiment.averages]
+    if experiment.judged_average not in choices:
+        raise ValueError(f"judged_average is {experiment.judged_average!r}; there are: {', '.join(choices)}")
+    check_batch_size(experiment.batch_size, accumulate=experiment.accumulate)

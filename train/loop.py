@@ -15,9 +15,9 @@ from jax.sharding import Mesh
 
 from . import checkpoint, log
 from .checkpoint import Checkpoints
-from .experiment import Experiment
+from .experiment import Experiment, validate
 from .progress import progress
-from .sharding import batch_sharding, check_batch_size, make_mesh, replicated, state_shardings
+from .sharding import batch_sharding, make_mesh, replicated, state_shardings
 from .state import State, init_state, place_state
 from .step import make_step
 from .workdir import check_fingerprint
@@ -53,7 +53,7 @@ def fit(experiment: Experiment, workdir: Path) -> Finished:
         NonFiniteError: at the first step whose loss or gradient is not finite, with all its loss terms.
         ValueError: for a batch that the devices do not divide, or a checkpoint of other shapes or data.
     """
-    check_batch_size(experiment.batch_size, accumulate=experiment.accumulate)
+    validate(experiment)
     mesh = make_mesh(fsdp=experiment.fsdp)
     keep_snapshots = (
         checkpoint.open_checkpoints(workdir / "snapshots", keep=None) if experiment.snapshot_every else nullcontext()

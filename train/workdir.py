@@ -15,12 +15,14 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "nump
 def claim(workdir: Path, *, config_file: str, config: dict[str, Any]) -> None:
     """Create the folder and its run.json, or check that it belongs to this very config.
 
+    A folder in which nothing was trained yet, because its config did not work out, belongs to nobody.
+
     Raises:
         ValueError: if the folder holds a run of another config, listing every value that differs.
     """
     record = workdir / "run.json"
     config = json.loads(json.dumps(config))
-    if record.exists():
+    if record.exists() and any((workdir / "checkpoints").glob("[0-9]*")):
         other = json.loads(record.read_text())
         differences = [
             f"{name}: {other['config'].get(name, 'absent')!r} there, {config.get(name, 'absent')!r} here"

@@ -10,7 +10,10 @@ import pytest
 from train import checkpoint
 from train.snapshots import restore_or_reconstruct
 
-TREE: dict[str, Any] = {"params": {"w": jnp.arange(6.0).reshape(2, 3)}, "averages": {"ema": {"w": jnp.full((2, 3), 0.5)}}}
+TREE: dict[str, Any] = {
+    "params": {"w": jnp.arange(6.0).reshape(2, 3)},
+    "averages": {"ema": {"w": jnp.full((2, 3), 0.5)}},
+}
 LIKE = jax.tree.map(
     lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=jax.sharding.SingleDeviceSharding(jax.devices()[0])), TREE
 )

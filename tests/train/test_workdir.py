@@ -24,6 +24,7 @@ def test_the_same_run_may_come_back(tmp_path):
 
 def test_another_run_is_refused_and_every_difference_listed(tmp_path):
     claim(tmp_path, config_file="configs/digits.py", config=CONFIG)
+    (tmp_path / "checkpoints" / "10").mkdir(parents=True)
     other = {"lr": 2e-3, "grids": CONFIG["grids"], "width": 64}
     with pytest.raises(ValueError, match="holds a run of another config") as caught:
         claim(tmp_path, config_file="configs/other.py", config=other)
@@ -35,6 +36,12 @@ def test_another_run_is_refused_and_every_difference_listed(tmp_path):
     ):
         assert line in str(caught.value)
     assert "grids" not in str(caught.value)
+
+
+def test_a_folder_in_which_nothing_was_trained_may_be_claimed_again(tmp_path):
+    claim(tmp_path, config_file="configs/digits.py", config=CONFIG | {"steps": -1})
+    claim(tmp_path, config_file="configs/digits.py", config=CONFIG)
+    assert json.loads((tmp_path / "run.json").read_text())["config"]["steps"] == 10
 
 
 def test_equal_fingerprints_pass_and_tuples_equal_lists():
