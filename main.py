@@ -61,9 +61,9 @@ def parse_flags(argv: list[str]) -> list[str]:
     try:
         return app.parse_flags_with_usage(argv)
     except AttributeError as error:
-        raise UsageError(
-            "no such config value: " + str(error).strip("'\"").replace("\\n", " ").replace("\\", "")
-        ) from error
+        # ml_collections gives the closest name in a text of its own, quoted twice.
+        told = str(error).replace("\\n", ". ").replace("\\", "").strip("'\"")
+        raise UsageError(f"no such config value: {told}") from error
 
 
 # ---- Modes ---------------------------------------------------------------------------------------------------------

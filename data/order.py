@@ -1,8 +1,9 @@
 """Deterministic batches: what batch k holds depends on (seed, k) and on nothing that happened before.
 
 The order is grain's: its shuffle permutes the whole data set anew in every epoch, for ever, and answers for any
-position without walking there.  Batch k holds the positions k * batch_size + row of that endless order, so a run restarts at any
-step with no state but the step, and a process of a multi-host run reads its rows of the same global batch.
+position without walking there.  Batch k holds the positions k * batch_size + row of that endless order, so a run
+restarts at any step with no state but the step, and a process of a multi-host run reads its rows of the same global
+batch.
 """
 
 from __future__ import annotations

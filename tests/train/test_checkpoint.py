@@ -14,9 +14,8 @@ TREE: dict[str, Any] = {
     "params": {"w": jnp.arange(6.0).reshape(2, 3)},
     "averages": {"ema": {"w": jnp.full((2, 3), 0.5)}},
 }
-LIKE = jax.tree.map(
-    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=jax.sharding.SingleDeviceSharding(jax.devices()[0])), TREE
-)
+DEVICE = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+LIKE = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=DEVICE), TREE)
 
 
 def write(folder: Path, *steps: int, keep: int | None = None) -> None:
@@ -87,7 +86,7 @@ def test_restore_average_reads_one_average_and_lists_the_others(tmp_path):
     assert step == 4
     np.testing.assert_array_equal(params["w"], np.full((2, 3), 4.5))
     np.testing.assert_array_equal(checkpoint.restore_average(tmp_path, "params")[0]["w"], TREE["params"]["w"] + 4)
-    with pytest.raises(ValueError, match="no average 'emma' .*; there are: params, ema"):
+    with pytest.raises(ValueError, match=r"no average 'emma' .*; there are: params, ema"):
         checkpoint.restore_average(tmp_path, "emma")
 
 

@@ -80,7 +80,9 @@ def test_other_data_are_refused_on_resume(tmp_path):
 
 
 def test_a_batch_that_devices_and_micro_batches_do_not_divide_is_refused_at_once(tmp_path):
-    with pytest.raises(ValueError, match="batch_size 16 is not divisible by 1 devices x 3 micro-batches; .*: 15 or 18"):
+    with pytest.raises(
+        ValueError, match=r"batch_size 16 is not divisible by 1 devices x 3 micro-batches; .*: 15 or 18"
+    ):
         fit(experiment(accumulate=3), tmp_path)
     assert not any(tmp_path.iterdir())
 

@@ -65,5 +65,5 @@ def test_schedules_drive_an_optax_optimizer(schedule):
     ],
 )
 def test_impossible_schedules_are_refused(make):
-    with pytest.raises(ValueError, match="got|fit"):
+    with pytest.raises(ValueError, match=r"got|fit"):
         make()
