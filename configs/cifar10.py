@@ -3,12 +3,15 @@
 Not a run. Data: TensorFlow Datasets' `cifar10`, prepared as ArrayRecord in `data_dir`.
 """
 
+from collections.abc import Callable
 from typing import Any
 
+import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 import data
 from configs import glue
+from models import SongUNet
 
 
 def common() -> ConfigDict:
@@ -35,6 +38,18 @@ def source(config: ConfigDict) -> data.Source:
     if config.class_conditional:
         return images
     return data.ArraySource(images.name, images.image)
+
+
+def unet(make: Callable[..., SongUNet], config: ConfigDict, images: data.Source, **options: Any) -> SongUNet:
+    """models.ddpmpp or models.ncsnpp at the config's size."""
+    return make(
+        channels=config.channels,
+        blocks=config.blocks,
+        num_classes=images.num_classes,
+        dropout=config.dropout,
+        dtype=jnp.bfloat16 if config.bfloat16 else jnp.float32,
+        **options,
+    )
 
 
 def fields(config: ConfigDict, images: data.Source, *, flip: bool) -> dict[str, Any]:

@@ -10,7 +10,6 @@ decay, where the paper's formula has N(k).
 from functools import partial
 
 import jax
-import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
@@ -45,13 +44,7 @@ def get_config() -> ConfigDict:
 def build(config: ConfigDict) -> Experiment:
     """The experiment of these values."""
     images = cifar10.source(config)
-    model = ncsnpp(
-        channels=config.channels,
-        blocks=config.blocks,
-        num_classes=images.num_classes,
-        dropout=config.dropout,
-        dtype=jnp.bfloat16 if config.bfloat16 else jnp.float32,
-    )
+    model = cifar10.unet(ncsnpp, config, images)
 
     def f(params: Params, labels: jax.Array | None, dropout: jax.Array | None = None) -> Net:
         return preconditioning.consistency(

@@ -10,7 +10,6 @@ EDM's own weights. Ours: not run. Without initial_run it starts from random weig
 from functools import partial
 
 import jax
-import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
@@ -49,13 +48,7 @@ def get_config() -> ConfigDict:
 def build(config: ConfigDict) -> Experiment:
     """The experiment of these values."""
     images = cifar10.source(config)
-    model = ddpmpp(
-        channels=config.channels,
-        blocks=config.blocks,
-        num_classes=images.num_classes,
-        dropout=config.dropout,
-        dtype=jnp.bfloat16 if config.bfloat16 else jnp.float32,
-    )
+    model = cifar10.unet(ddpmpp, config, images)
 
     def init(key: jax.Array) -> Params:
         if config.initial_run:

@@ -9,7 +9,6 @@ not run. Differs from the paper: no augmentation pipeline beyond horizontal flip
 from functools import partial
 
 import jax
-import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
@@ -44,13 +43,7 @@ def get_config() -> ConfigDict:
 def build(config: ConfigDict) -> Experiment:
     """The experiment of these values."""
     images = cifar10.source(config)
-    model = ddpmpp(
-        channels=config.channels,
-        blocks=config.blocks,
-        num_classes=images.num_classes,
-        dropout=config.dropout,
-        dtype=jnp.bfloat16 if config.bfloat16 else jnp.float32,
-    )
+    model = cifar10.unet(ddpmpp, config, images)
 
     def denoiser(params: Params, labels: jax.Array | None, dropout: jax.Array | None = None) -> Net:
         return preconditioning.edm(glue.bind(model, params, labels, dropout), config.sigma_data)

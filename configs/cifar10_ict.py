@@ -10,7 +10,6 @@ is that of the whole image; ports that take it per pixel train another loss.
 from functools import partial
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 from ml_collections import ConfigDict
@@ -49,14 +48,7 @@ def get_config() -> ConfigDict:
 def build(config: ConfigDict) -> Experiment:
     """The experiment of these values."""
     images = cifar10.source(config)
-    model = ncsnpp(
-        channels=config.channels,
-        blocks=config.blocks,
-        num_classes=images.num_classes,
-        dropout=config.dropout,
-        fourier_scale=config.fourier_scale,
-        dtype=jnp.bfloat16 if config.bfloat16 else jnp.float32,
-    )
+    model = cifar10.unet(ncsnpp, config, images, fourier_scale=config.fourier_scale)
     distance = partial(pseudo_huber, c=config.huber_c_per_root_d * np.prod(images.shape) ** 0.5)
 
     def f(params: Params, labels: jax.Array | None, dropout: jax.Array | None = None) -> Net:

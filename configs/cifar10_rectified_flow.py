@@ -10,7 +10,6 @@ Differs: Euler on a fixed grid, and network time t instead of 999 t.
 from functools import partial
 
 import jax
-import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
@@ -43,13 +42,7 @@ def get_config() -> ConfigDict:
 def build(config: ConfigDict) -> Experiment:
     """The experiment of these values."""
     images = cifar10.source(config)
-    model = ddpmpp(
-        channels=config.channels,
-        blocks=config.blocks,
-        num_classes=images.num_classes,
-        dropout=config.dropout,
-        dtype=jnp.bfloat16 if config.bfloat16 else jnp.float32,
-    )
+    model = cifar10.unet(ddpmpp, config, images)
 
     def velocity(params: Params, labels: jax.Array | None, dropout: jax.Array | None = None) -> Net:
         return preconditioning.velocity(glue.bind(model, params, labels, dropout))

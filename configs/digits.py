@@ -4,10 +4,13 @@
 
 Easy Consistency Tuning (Geng et al. 2024) from scratch instead of from a diffusion model; the weighting and the
 pseudo-Huber distance are those of the paper's ImageNet runs, the noise levels are set for 64 pixels.
-NUMBERS
+
+Seed 0, 2 CPU cores, average "ema" at step 3,200: pixel Fréchet distance fd_pixels_2k 0.244, 0.209, 0.198 and label
+agreement 0.992, 0.995, 0.995 at 1, 2 and 4 steps; the judging classifier has 0.989 on held-out real digits.
 """
 
 from functools import partial
+from typing import Any
 
 import jax
 import optax
@@ -67,6 +70,24 @@ def network(config: ConfigDict, source: data.Source) -> DiT:
     )
 
 
+def fields(config: ConfigDict, source: data.Source) -> dict[str, Any]:
+    """The fields of an Experiment that every digits config has: optimizer, average, data, judge."""
+    rate = optax.warmup_cosine_decay_schedule(0.0, config.learning_rate, config.warmup_steps, config.steps)
+    return {
+        "optimizer": optax.adam(rate, b2=0.99),
+        "averages": {"ema": partial(averages.power, sigma_rel=config.average_sigma_rel)},
+        "judge": glue.judge_with_classifier(
+            data.digits(), training=data.digits("train"), held_out=data.digits("held_out")
+        ),
+        "judged_average": "ema",
+        "judged_samples": config.judged_samples,
+        "steps": config.steps,
+        "log_every": config.log_every,
+        "checkpoint_every": config.checkpoint_every,
+        **glue.image_data(source, seed=config.seed, batch_size=config.batch_size),
+    }
+
+
 def build(config: ConfigDict) -> Experiment:
     """The experiment of these values."""
     source = data.digits()
@@ -89,18 +110,9 @@ def build(config: ConfigDict) -> Experiment:
         distance = partial(pseudo_huber, c=config.huber_c)
         return consistency(f(params, batch.get("label")), batch["image"], key, pairs=law, distance=distance)
 
-    schedule = optax.warmup_cosine_decay_schedule(0.0, config.learning_rate, config.warmup_steps, config.steps)
     return Experiment(
         init=glue.initialiser(model, source),
         objective=objective,
-        optimizer=optax.adam(schedule, b2=0.99),
-        averages={"ema": partial(averages.power, sigma_rel=config.average_sigma_rel)},
         samplers=glue.consistency_samplers(f, source.shape, config.grids, path=edm),
-        judge=glue.judge_with_classifier(source, training=data.digits("train"), held_out=data.digits("held_out")),
-        judged_average="ema",
-        judged_samples=config.judged_samples,
-        steps=config.steps,
-        log_every=config.log_every,
-        checkpoint_every=config.checkpoint_every,
-        **glue.image_data(source, seed=config.seed, batch_size=config.batch_size),
+        **fields(config, source),
     )

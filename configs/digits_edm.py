@@ -2,13 +2,14 @@
 
     python main.py --config configs/digits_edm.py --workdir runs/digits_edm
 
-Karras et al. 2022: denoising with lognormal noise levels, Heun's method on the Karras grid. NUMBERS
+Karras et al. 2022: denoising with lognormal noise levels, Heun's method on the Karras grid.
+
+Seed 0, average "ema" at step 3,200: fd_pixels_2k 0.079 and label agreement 0.992 at NFE 35; 3.69 and 0.892 at NFE 7.
 """
 
 from functools import partial
 
 import jax
-import optax
 from ml_collections import ConfigDict
 
 import data
@@ -17,7 +18,7 @@ from losses import conversions, denoising, edm, edm_weight, times
 from losses.types import Loss, Net
 from models import preconditioning
 from samplers import grids, heun
-from train import Batch, Context, Experiment, Params, averages
+from train import Batch, Context, Experiment, Params
 
 
 def get_config() -> ConfigDict:
@@ -51,21 +52,12 @@ def build(config: ConfigDict) -> Experiment:
             weight=partial(edm_weight, sigma_data=config.sigma_data),
         )
 
-    schedule = optax.warmup_cosine_decay_schedule(0.0, config.learning_rate, config.warmup_steps, config.steps)
     return Experiment(
         init=glue.initialiser(model, source),
         objective=objective,
-        optimizer=optax.adam(schedule, b2=0.99),
-        averages={"ema": partial(averages.power, sigma_rel=config.average_sigma_rel)},
         samplers=tuple(
             glue.ode_sampler(f"heun {n}", heun, 2 * n - 1, velocity, source.shape, grids.karras(n), path=edm)
             for n in config.heun_steps
         ),
-        judge=glue.judge_with_classifier(source, training=data.digits("train"), held_out=data.digits("held_out")),
-        judged_average="ema",
-        judged_samples=config.judged_samples,
-        steps=config.steps,
-        log_every=config.log_every,
-        checkpoint_every=config.checkpoint_every,
-        **glue.image_data(source, seed=config.seed, batch_size=config.batch_size),
+        **digits.fields(config, source),
     )

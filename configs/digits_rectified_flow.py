@@ -2,13 +2,14 @@
 
     python main.py --config configs/digits_rectified_flow.py --workdir runs/digits_rectified_flow
 
-Liu et al. 2022, first round (independent coupling). NUMBERS
+Liu et al. 2022, first round (independent coupling).
+
+Seed 0, average "ema" at step 3,200: fd_pixels_2k 5.88, 1.86, 0.629, 0.117 at 1, 2, 4 and 32 Euler steps; label
+agreement 1.000, 1.000, 1.000, 0.995. One step of a flow before reflow is close to the class mean, which the classifier
+recognises and the Fréchet distance does not forgive.
 """
 
-from functools import partial
-
 import jax
-import optax
 from ml_collections import ConfigDict
 
 import data
@@ -17,7 +18,7 @@ from losses import linear, rectified_flow
 from losses.types import Loss, Net
 from models import preconditioning
 from samplers import euler, grids
-from train import Batch, Context, Experiment, Params, averages
+from train import Batch, Context, Experiment, Params
 
 
 def get_config() -> ConfigDict:
@@ -41,21 +42,12 @@ def build(config: ConfigDict) -> Experiment:
     def objective(params: Params, batch: Batch, key: jax.Array, context: Context) -> Loss:
         return rectified_flow(velocity(params, batch.get("label")), batch["image"], key)
 
-    schedule = optax.warmup_cosine_decay_schedule(0.0, config.learning_rate, config.warmup_steps, config.steps)
     return Experiment(
         init=glue.initialiser(model, source),
         objective=objective,
-        optimizer=optax.adam(schedule, b2=0.99),
-        averages={"ema": partial(averages.power, sigma_rel=config.average_sigma_rel)},
         samplers=tuple(
             glue.ode_sampler(f"euler {n}", euler, n, velocity, source.shape, grids.linear(n), path=linear)
             for n in config.euler_steps
         ),
-        judge=glue.judge_with_classifier(source, training=data.digits("train"), held_out=data.digits("held_out")),
-        judged_average="ema",
-        judged_samples=config.judged_samples,
-        steps=config.steps,
-        log_every=config.log_every,
-        checkpoint_every=config.checkpoint_every,
-        **glue.image_data(source, seed=config.seed, batch_size=config.batch_size),
+        **digits.fields(config, source),
     )

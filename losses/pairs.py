@@ -20,12 +20,20 @@ def karras_time(i: Array, points: Array | int, *, sigma_min: float, sigma_max: f
     return (low + i / (points - 1) * (high - low)) ** rho
 
 
+def interval(
+    i: Array, points: Array | int, *, sigma_min: float, sigma_max: float, rho: float
+) -> tuple[PerExample, PerExample]:
+    """(s, t): the two ends of interval i in [0, points - 2] of that grid."""
+    s, t = (karras_time(j, points, sigma_min=sigma_min, sigma_max=sigma_max, rho=rho) for j in (i, i + 1))
+    return s, t
+
+
 def ct(
     key: Key, n: int, *, points: Array | int, sigma_min: float = 0.002, sigma_max: float = 80.0, rho: float = 7.0
 ) -> Triple:
     """Neighbours of a grid of `points` levels, every interval equally often, weight 1 (Song et al. 2023, alg. 3)."""
     i = jax.random.randint(key, (n,), 0, points - 1)
-    t, s = (karras_time(j, points, sigma_min=sigma_min, sigma_max=sigma_max, rho=rho) for j in (i + 1, i))
+    s, t = interval(i, points, sigma_min=sigma_min, sigma_max=sigma_max, rho=rho)
     return t, s, jnp.ones_like(t)
 
 
@@ -51,7 +59,7 @@ def ict(
     root_min, root_max = sigma_min ** (1 / rho), sigma_max ** (1 / rho)
     position = (sigma ** (1 / rho) - root_min) / (root_max - root_min) * (points - 1)
     i = jnp.clip(jnp.floor(position), 0, points - 2)
-    t, s = (karras_time(j, points, sigma_min=sigma_min, sigma_max=sigma_max, rho=rho) for j in (i + 1, i))
+    s, t = interval(i, points, sigma_min=sigma_min, sigma_max=sigma_max, rho=rho)
     return t, s, 1 / (t - s)
 
 

@@ -117,7 +117,15 @@ def test_check_prints_the_run_and_writes_nothing(tmp_path):
     before = sorted(ROOT.iterdir())
     code, output = digits("--mode=check", "--workdir", str(tmp_path / "run"), *SMALL)
     assert code == 0, output
-    for text in ("steps = 30", "devices     1 x cpu", "parameters", "MiB", "loss terms", "loss_t1", "nothing was written"):
+    for text in (
+        "steps = 30",
+        "devices     1 x cpu",
+        "parameters",
+        "MiB",
+        "loss terms",
+        "loss_t1",
+        "nothing was written",
+    ):
         assert text in output
     assert not (tmp_path / "run").exists()
     assert sorted(ROOT.iterdir()) == before
