@@ -112,7 +112,7 @@ def run_sample() -> None:
             images, labels = evaluation.draw_all(
                 sampler, params, n=n, seed=FLAGS.seed, num_classes=experiment.num_classes, batch_size=500
             )
-            name = f"samples_nfe{sampler.nfe}_step{step}_{average}_seed{FLAGS.seed}_n{n}"
+            name = f"samples_nfe{sampler.nfe}_step{step}_{average.replace(':', '_')}_seed{FLAGS.seed}_n{n}"
             path = workdir / f"{name}.npz"
             evaluation.write_samples(path, images, labels, overwrite=FLAGS.overwrite)
             columns = min(experiment.num_classes or COLUMNS, n)

@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 import data
 from configs import glue
 from models import SongUNet
+from train import Sampler
 
 
 def common() -> ConfigDict:
@@ -52,9 +53,14 @@ def unet(make: Callable[..., SongUNet], config: ConfigDict, images: data.Source,
     )
 
 
-def fields(config: ConfigDict, images: data.Source, *, flip: bool) -> dict[str, Any]:
+def fields(config: ConfigDict, images: data.Source, samplers: tuple[Sampler, ...], *, flip: bool) -> dict[str, Any]:
     """The fields of an Experiment that the configs have in common."""
+    grids = glue.grids_of_samples(
+        samplers[0], every=config.checkpoint_every, average="ema", num_classes=images.num_classes
+    )
     return {
+        "samplers": samplers,
+        "periodic": (grids,),
         "judge": glue.pixel_judge(images),
         "judged_average": "ema",
         "judged_samples": config.judged_samples,

@@ -66,6 +66,7 @@ def build(config: ConfigDict) -> Experiment:
             distance=l2,
         )
 
+    samplers = glue.consistency_samplers(f, images.shape, config.grids, path=edm, sigma_min=config.sigma_min)
     return Experiment(
         init=glue.initialiser(model, images),
         objective=objective,
@@ -74,6 +75,5 @@ def build(config: ConfigDict) -> Experiment:
             "target": lambda step: curricula.ct_target_decay(points(step), s0=config.s0, mu0=config.mu0),
             "ema": partial(averages.constant, decay=config.average_decay),
         },
-        samplers=glue.consistency_samplers(f, images.shape, config.grids, path=edm, sigma_min=config.sigma_min),
-        **cifar10.fields(config, images, flip=True),
+        **cifar10.fields(config, images, samplers, flip=True),
     )

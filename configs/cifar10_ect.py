@@ -73,11 +73,11 @@ def build(config: ConfigDict) -> Experiment:
             distance=partial(pseudo_huber, c=config.huber_c),
         )
 
+    samplers = glue.consistency_samplers(f_sampled, images.shape, config.grids, path=edm)
     return Experiment(
         init=init,
         objective=objective,
         optimizer=optax.radam(config.learning_rate),
         averages={"ema": partial(averages.constant, decay=config.average_decay)},
-        samplers=glue.consistency_samplers(f_sampled, images.shape, config.grids, path=edm),
-        **cifar10.fields(config, images, flip=False),
+        **cifar10.fields(config, images, samplers, flip=False),
     )

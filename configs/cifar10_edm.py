@@ -65,11 +65,11 @@ def build(config: ConfigDict) -> Experiment:
     n = config.heun_steps
     rate = schedules.edm_ramp(config.learning_rate, ramp_images=config.ramp_images, batch_size=config.batch_size)
     average = partial(averages.half_life, images=config.average_images, batch_size=config.batch_size)
+    samplers = (glue.ode_sampler(f"heun {n}", heun, 2 * n - 1, velocity, images.shape, grids.karras(n), path=edm),)
     return Experiment(
         init=glue.initialiser(model, images),
         objective=objective,
         optimizer=optax.adam(rate),
         averages={"ema": average},
-        samplers=(glue.ode_sampler(f"heun {n}", heun, 2 * n - 1, velocity, images.shape, grids.karras(n), path=edm),),
-        **cifar10.fields(config, images, flip=True),
+        **cifar10.fields(config, images, samplers, flip=True),
     )

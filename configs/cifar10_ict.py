@@ -67,11 +67,11 @@ def build(config: ConfigDict) -> Experiment:
             distance=distance,
         )
 
+    samplers = glue.consistency_samplers(f, images.shape, config.grids, path=edm, sigma_min=config.sigma_min)
     return Experiment(
         init=glue.initialiser(model, images),
         objective=objective,
         optimizer=optax.radam(config.learning_rate),
         averages={"ema": partial(averages.constant, decay=config.average_decay)},
-        samplers=glue.consistency_samplers(f, images.shape, config.grids, path=edm, sigma_min=config.sigma_min),
-        **cifar10.fields(config, images, flip=True),
+        **cifar10.fields(config, images, samplers, flip=True),
     )

@@ -53,14 +53,14 @@ def build(config: ConfigDict) -> Experiment:
         return rectified_flow(net, batch["image"], key_loss)
 
     rate = optax.warmup_constant_schedule(0.0, config.learning_rate, config.warmup_steps)
+    samplers = tuple(
+        glue.ode_sampler(f"euler {n}", euler, n, velocity, images.shape, grids.linear(n), path=linear)
+        for n in config.euler_steps
+    )
     return Experiment(
         init=glue.initialiser(model, images),
         objective=objective,
         optimizer=optax.chain(optax.clip_by_global_norm(config.clip), optax.adam(rate)),
         averages={"ema": partial(averages.constant, decay=config.average_decay)},
-        samplers=tuple(
-            glue.ode_sampler(f"euler {n}", euler, n, velocity, images.shape, grids.linear(n), path=linear)
-            for n in config.euler_steps
-        ),
-        **cifar10.fields(config, images, flip=True),
+        **cifar10.fields(config, images, samplers, flip=True),
     )

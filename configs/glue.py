@@ -5,6 +5,7 @@ Configs and main.py alone join the islands; this file holds the joints that seve
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache, partial
+from pathlib import Path as FilePath
 from typing import Any, cast
 
 import jax
@@ -17,7 +18,7 @@ import train
 from losses import Path
 from losses.types import Net
 from models import MLP, DiT, SongUNet
-from samplers import multistep_consistency
+from samplers import multistep_consistency, sample_keys
 from samplers.grids import explicit
 from samplers.noise import initial
 
@@ -108,6 +109,25 @@ def ode_sampler(
         return solver(net_of(params, labels), x, times)
 
     return train.Sampler(name, nfe, sample)
+
+
+def grids_of_samples(
+    sampler: train.Sampler, *, every: int, average: str, num_classes: int, columns: int = 10, seed: int = 0
+) -> train.Periodic:
+    """A picture of the same samples, by seed and label, every so many steps: workdir/grids/STEP.png."""
+    rows = num_classes or columns
+    labels = jnp.repeat(jnp.arange(rows), columns)
+    keys = sample_keys(seed, jnp.arange(rows * columns))
+    sample = jax.jit(lambda params: sampler.sample(params, keys, labels))
+
+    def run(workdir: FilePath, step: int, params: dict[str, train.Params]) -> dict[str, float]:
+        folder = workdir / "grids"
+        folder.mkdir(exist_ok=True)
+        images = evaluation.to_uint8(sample(params[average]))
+        evaluation.grid(images, rows, columns).save(folder / f"{step:07d}.png")
+        return {}
+
+    return train.Periodic(every, run)
 
 
 # ---- Judges ----------------------------------------------------------------------------------------------------------

@@ -12,7 +12,13 @@ import pytest
 from PIL import Image
 
 ROOT = Path(__file__).parents[1]
-SMALL = ["--config.steps=30", "--config.width=16", "--config.depth=1", "--config.judged_samples=130"]
+SMALL = [
+    "--config.steps=30",
+    "--config.width=16",
+    "--config.depth=1",
+    "--config.judged_samples=130",
+    "--config.snapshot_every=10",
+]
 
 
 def run(*arguments: str, devices: int = 1) -> tuple[int, str]:
@@ -51,13 +57,14 @@ def test_a_run_leaves_rows_that_say_what_they_are_and_pictures(workdir):
         assert {"fd_pixels_130", "label_agreement_130"} <= found.keys()
         row = found["fd_pixels_130"]
         assert row["value"] > 0
-        expected = {"n": 130, "step": 30, "seed": 0, "average": "ema", "reference_n": 1797}
+        expected = {"n": 130, "step": 30, "seed": 0, "average": "power_0.05", "reference_n": 1797}
         assert {key: row[key] for key in expected} == expected
         assert row["sampler"].startswith("consistency 80")
         assert found["label_agreement_130"]["held_out_accuracy"] > 0.95
     for picture in ("samples.png", "loss.png"):
         with Image.open(workdir / picture) as image:
             assert min(image.size) > 200
+    assert [path.name for path in (workdir / "grids").iterdir()] == ["0000030.png"]
     record = json.loads((workdir / "run.json").read_text())
     assert (record["config_file"], record["config"]["steps"]) == ("configs/digits.py", 30)
 
@@ -77,7 +84,7 @@ def test_samples_are_written_once_and_are_those_that_were_asked_for(workdir):
     command = ["main.py", "--workdir", str(workdir), "--mode=sample", "--n=25", "--nfe=2", "--seed=3"]
     code, output = run(*command)
     assert code == 0, output
-    name = "samples_nfe2_step30_ema_seed3_n25"
+    name = "samples_nfe2_step30_power_0.05_seed3_n25"
     with np.load(workdir / f"{name}.npz") as file:
         assert file["arr_0"].shape == (25, 8, 8, 1)
         assert file["arr_0"].dtype == np.uint8
@@ -101,6 +108,15 @@ def test_evaluation_from_the_run_record_alone_agrees_with_the_end_of_training(wo
     code, output = run("main.py", "--workdir", str(workdir), "--mode=eval", "--n=130", "--nfe=1", "--seed=1")
     assert code == 0, output
     assert rows_of(workdir)[-1]["seed"] == 1
+
+
+@pytest.mark.slow
+def test_an_average_of_another_length_is_mixed_after_training(workdir):
+    code, output = run(
+        "main.py", "--workdir", str(workdir), "--mode=sample", "--n=10", "--nfe=1", "--average=power:0.075"
+    )
+    assert code == 0, output
+    assert (workdir / "samples_nfe1_step30_power_0.075_seed0_n10.npz").exists()
 
 
 @pytest.mark.slow

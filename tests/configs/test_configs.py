@@ -21,9 +21,6 @@ SMALL = {"steps": 12, "batch_size": 8, "channels": 8, "blocks": 1, "width": 16, 
 SPECIAL = {
     "cifar10_ict": {"s1": 20},
     "cifar10_ect": {"stage_steps": 2},
-    "digits": {"warmup_steps": 2},
-    "digits_edm": {"warmup_steps": 2},
-    "digits_rectified_flow": {"warmup_steps": 2},
 }
 
 
