@@ -194,6 +194,37 @@ def test_a_missing_data_set_says_where_it_was_looked_for(tmp_path):
     assert "Traceback" not in output
 
 
+IMAGES = np.random.default_rng(0).integers(0, 256, (40, 8, 8, 3), np.uint8)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("arrays", "messages"),
+    [
+        ({"image": IMAGES.transpose(0, 3, 1, 2)}, ["expected (n, height, width, channels)", "channels first"]),
+        ({"image": (IMAGES / 255).astype(np.float32)}, ["float32", "uint8"]),
+        ({"image": IMAGES, "label": np.arange(40) - 1}, ["-1"]),
+        ({"image": IMAGES, "label": np.arange(39)}, ["39", "40"]),
+        ({"pictures": IMAGES}, ["pictures"]),
+    ],
+    ids=["channels first", "floats", "negative label", "too few labels", "other key"],
+)
+def test_bad_data_of_ones_own_are_refused_before_anything_is_trained(tmp_path, arrays, messages):
+    np.savez(tmp_path / "mine.npz", **arrays)
+    code, output = run(
+        "main.py",
+        *("--config", "configs/own_images.py"),
+        *("--workdir", str(tmp_path / "run")),
+        f"--config.path={tmp_path / 'mine.npz'}",
+        "--config.batch_size=8",
+    )
+    assert code == 1
+    for message in messages:
+        assert message in output
+    assert "Traceback" not in output
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "message"),

@@ -3,6 +3,7 @@
 import ast
 import importlib
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -16,9 +17,18 @@ CONFIGS = Path(__file__).parents[2] / "configs"
 SHARED = ("__init__", "cifar10", "glue")  # not runs
 NAMES = sorted(path.stem for path in CONFIGS.glob("*.py") if path.stem not in SHARED)
 
-SMALL = {"steps": 12, "batch_size": 8, "channels": 8, "blocks": 1, "width": 16, "depth": 1, "judged_samples": 16}
+SMALL: dict[str, Any] = {
+    "steps": 12,
+    "batch_size": 8,
+    "channels": 8,
+    "blocks": 1,
+    "width": 16,
+    "depth": 1,
+    "judged_samples": 16,
+}
 # Curricula that would not fit into twelve steps, and data that is not here.
-SPECIAL = {
+SPECIAL: dict[str, dict[str, Any]] = {
+    "own_images": {"multipliers": (1, 1)},
     "cifar10_ict": {"s1": 20},
     "cifar10_ect": {"stage_steps": 2},
 }
@@ -28,8 +38,17 @@ def module(name: str):
     return importlib.import_module(f"configs.{name}")
 
 
-def small_config(name: str) -> ConfigDict:
+def made_up_images(folder: Path) -> Path:
+    path = folder / "images.npz"
+    image = np.random.default_rng(0).integers(0, 256, (32, 8, 8, 3), np.uint8)
+    np.savez(path, image=image, label=np.arange(32) % 3)
+    return path
+
+
+def small_config(name: str, tmp_path: Path) -> ConfigDict:
     config = module(name).get_config()
+    if name == "own_images":
+        config.path = str(made_up_images(tmp_path))
     for field, value in (SMALL | SPECIAL.get(name, {})).items():
         if field in config:
             config[field] = value
@@ -62,8 +81,8 @@ def test_a_config_holds_plain_values_and_says_how_it_is_run(name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
-def test_a_config_takes_steps_on_its_data(name):
-    facts = check(module(name).build(small_config(name)))
+def test_a_config_takes_steps_on_its_data(name, tmp_path):
+    facts = check(module(name).build(small_config(name, tmp_path)))
     assert np.isfinite(list(facts.scalars.values())).all()
     assert facts.scalars["gradient_norm"] > 0
     assert facts.parameters > 100
@@ -71,8 +90,8 @@ def test_a_config_takes_steps_on_its_data(name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
-def test_every_sampler_of_a_config_draws_images_each_from_its_own_key(name):
-    experiment = module(name).build(small_config(name))
+def test_every_sampler_of_a_config_draws_images_each_from_its_own_key(name, tmp_path):
+    experiment = module(name).build(small_config(name, tmp_path))
     params = experiment.init(jax.random.key(0))
     shape = experiment.fingerprint["shape"]
     keys = jax.random.split(jax.random.key(1), 3)
@@ -87,8 +106,8 @@ def test_every_sampler_of_a_config_draws_images_each_from_its_own_key(name):
 
 
 @pytest.mark.slow
-def test_the_whole_digits_run_with_every_stage_of_its_curriculum_compiles_once():
-    config = small_config("digits")
+def test_the_whole_digits_run_with_every_stage_of_its_curriculum_compiles_once(tmp_path):
+    config = small_config("digits", tmp_path)
     config.steps = 2 * config.stages
     experiment, mesh = module("digits").build(config), make_mesh()
     traces = []
@@ -109,11 +128,11 @@ def test_the_whole_digits_run_with_every_stage_of_its_curriculum_compiles_once()
 
 @pytest.mark.slow
 def test_ect_starts_from_the_weights_of_another_run(tmp_path):
-    config = small_config("cifar10_edm")
+    config = small_config("cifar10_edm", tmp_path)
     config.steps = 2
     teacher = module("cifar10_edm").build(config)._replace(judged_samples=0)
     fit(teacher, tmp_path)
-    config = small_config("cifar10_ect")
+    config = small_config("cifar10_ect", tmp_path)
     config.initial_run = str(tmp_path)
     init = module("cifar10_ect").build(config).init(jax.random.key(5))
     expected, _ = teacher.restore(tmp_path, "ema", None)

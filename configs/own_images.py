@@ -1,0 +1,128 @@
+r"""ECT from scratch on images of your own: a folder, with or without a sub-folder for each class, or an npz file.
+
+    python main.py --config configs/own_images.py --workdir runs/own_images --config.path=FOLDER --config.size=32
+    python main.py --config configs/own_images.py --workdir runs/own_images --config.path=FILE.npz
+
+A starting point and not a published run; numbers: not run. Images are judged in pixels while they are small, at most
+32x32x3, and not at all above that.
+"""
+
+from functools import partial
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from ml_collections import ConfigDict
+
+import data
+import eval as evaluation
+from configs import glue
+from losses import consistency, curricula, edm, pairs, pseudo_huber
+from losses.types import Loss, Net
+from models import ddpmpp, preconditioning
+from train import Batch, Context, Experiment, Params, averages
+
+LARGEST_JUDGED_IN_PIXELS = 32 * 32 * 3
+LARGEST_IN_MEMORY = 2**31  # bytes
+
+
+def get_config() -> ConfigDict:
+    """ECT's CIFAR-10 values at a batch for one accelerator."""
+    return ConfigDict(
+        {
+            "path": "",
+            "size": 0,  # pixels a side after a centre crop; 0 takes the files as they are
+            "flip": True,
+            "seed": 0,
+            "batch_size": 128,
+            "steps": 200_000,
+            "accumulate": 1,
+            # network
+            "channels": 128,
+            "multipliers": (2, 2, 2),
+            "blocks": 4,
+            "attention_resolutions": (16,),
+            "dropout": 0.2,
+            "bfloat16": False,
+            "sigma_data": 0.5,
+            # noise levels and their pairs
+            "mean": -1.1,
+            "std": 2.0,
+            "q": 2.0,
+            "stages": 8,
+            "huber_c": 0.06,
+            # optimizer
+            "learning_rate": 1e-4,
+            "average_decay": 0.9999,
+            # sampling and judging
+            "grids": ((80.0,), (80.0, 0.821)),
+            "judged_samples": 5_000,
+            "log_every": 100,
+            "checkpoint_every": 5_000,
+        }
+    )
+
+
+def source(config: ConfigDict) -> data.Source:
+    """The images at config.path, in memory if they fit."""
+    if not config.path:
+        raise ValueError("give --config.path: a folder of images or an npz file")
+    path = Path(config.path).expanduser()
+    if path.suffix == ".npz":
+        return data.npz(path)
+    images = data.folder(path, size=config.size or None)
+    fits = len(images) * int(np.prod(images.shape)) <= LARGEST_IN_MEMORY
+    return data.cached(images, limit_bytes=LARGEST_IN_MEMORY) if fits else images
+
+
+def build(config: ConfigDict) -> Experiment:
+    """The experiment of these values."""
+    images = source(config)
+    model = ddpmpp(
+        channels=config.channels,
+        multipliers=config.multipliers,
+        blocks=config.blocks,
+        attention_resolutions=config.attention_resolutions,
+        num_classes=images.num_classes,
+        dropout=config.dropout,
+        dtype=jnp.bfloat16 if config.bfloat16 else jnp.float32,
+    )
+
+    def f(params: Params, labels: jax.Array | None, dropout: jax.Array | None = None) -> Net:
+        return preconditioning.consistency(glue.bind(model, params, labels, dropout), config.sigma_data)
+
+    def objective(params: Params, batch: Batch, key: jax.Array, context: Context) -> Loss:
+        key_loss, key_dropout = jax.random.split(key)
+        stage_steps = max(config.steps // config.stages, 1)
+        stage = curricula.ect_stage(context.step, stage_steps=stage_steps, last=config.stages - 1)
+        return consistency(
+            f(params, batch.get("label"), key_dropout),
+            batch["image"],
+            key_loss,
+            pairs=partial(pairs.ect, stage=stage, mean=config.mean, std=config.std, q=config.q),
+            distance=partial(pseudo_huber, c=config.huber_c),
+        )
+
+    samplers = glue.consistency_samplers(f, images.shape, config.grids, path=edm)
+    small = np.prod(images.shape) <= LARGEST_JUDGED_IN_PIXELS
+    grids = glue.grids_of_samples(
+        samplers[0], every=config.checkpoint_every, average="ema", num_classes=images.num_classes
+    )
+    return Experiment(
+        init=glue.initialiser(model, images),
+        objective=objective,
+        optimizer=optax.radam(config.learning_rate),
+        averages={"ema": partial(averages.constant, decay=config.average_decay)},
+        samplers=samplers,
+        periodic=(grids,),
+        judge=glue.pixel_judge(images) if small else partial(evaluation.judge, references=()),
+        judged_average="ema",
+        judged_samples=config.judged_samples,
+        steps=config.steps,
+        accumulate=config.accumulate,
+        log_every=config.log_every,
+        checkpoint_every=config.checkpoint_every,
+        **glue.image_data(images, seed=config.seed, batch_size=config.batch_size, flip=config.flip),
+    )
