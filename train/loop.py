@@ -26,7 +26,7 @@ STEPS_IN_FLIGHT = 2  # scalars are read this many steps late, so that the device
 
 
 class NonFiniteError(FloatingPointError):
-    """The loss or the gradient of a step was not finite; the last checkpoint is from before it."""
+    """The loss, the gradient or the parameters of a step were not finite; the last checkpoint is from before it."""
 
 
 class Finished(NamedTuple):
@@ -50,7 +50,7 @@ def fit(experiment: Experiment, workdir: Path) -> Finished:
     (seed, step), so the state is all there is to restore.
 
     Raises:
-        NonFiniteError: at the first step whose loss or gradient is not finite, with all its loss terms.
+        NonFiniteError: at the first step whose loss, gradient or parameters are not finite, with all its loss terms.
         ValueError: for a batch that the devices do not divide, or a checkpoint of other shapes or data.
     """
     validate(experiment)
@@ -105,17 +105,20 @@ def train_from(
         progress(first_step=first_step, steps=experiment.steps) as report,
     ):
         window_start = time.monotonic()
-        while step < experiment.steps and not stop.requested:
+        stopping = False
+        while step < experiment.steps and not stopping:
             # ---- One step ----------------------------------------------------------------------------------------
             batch = jax.tree.map(lambda x: jax.make_array_from_process_local_data(spread, x), next(batches))
             state, scalars = step_fn(state, batch, frozen)
             step += 1
             in_flight.append((step, scalars))
 
-            last = step == experiment.steps or stop.requested
+            # Asked once a step: a request that comes while this step is written is answered by the next one.
+            stopping = stop.requested
+            last = step == experiment.steps or stopping
             save_now = last or step % experiment.checkpoint_every == 0
             snapshot_now = experiment.snapshot_every and (last or step % experiment.snapshot_every == 0)
-            run_now = [p for p in experiment.periodic if not stop.requested and (last or step % p.every == 0)]
+            run_now = [p for p in experiment.periodic if not stopping and (last or step % p.every == 0)]
             log_now = last or step % experiment.log_every == 0
 
             # ---- Is it finite? Whatever outlives a step is written only after that is known -----------------------
@@ -146,10 +149,10 @@ def finite(step: int, scalars: dict[str, jax.Array]) -> dict[str, float]:
     """The scalars of a step on the host.
 
     Raises:
-        NonFiniteError: if the loss or the gradient norm is not finite.
+        NonFiniteError: if the loss, the gradient or the parameters are not finite.
     """
     values = {name: float(value) for name, value in jax.device_get(scalars).items()}
-    if not np.isfinite([values["loss"], values["gradient_norm"]]).all():
+    if not np.isfinite([values["loss"], values["gradient_norm"], values["parameter_norm"]]).all():
         terms = ", ".join(f"{name} {value:.6g}" for name, value in values.items())
         raise NonFiniteError(f"step {step} is not finite: {terms}. The last checkpoint is from before this step.")
     return values

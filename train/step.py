@@ -43,7 +43,11 @@ def make_step(experiment: Experiment, mesh: Mesh) -> Wrapped:
         params = optax.apply_updates(state.params, updates)
         averages = update(state.averages, experiment.averages, params, state.step)
 
-        scalars = {"loss": losses.mean(), "gradient_norm": optax.tree.norm(gradient)}
+        scalars = {
+            "loss": losses.mean(),
+            "gradient_norm": optax.tree.norm(gradient),
+            "parameter_norm": optax.tree.norm(params),
+        }
         scalars |= {name: value.mean() for name, value in metrics.items() if name != "t"}
         if "t" in metrics:
             scalars |= by_noise_level(losses, metrics["t"])

@@ -5,6 +5,7 @@ import signal
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from losses import denoising
@@ -51,6 +52,27 @@ def test_a_non_finite_loss_stops_with_its_step_and_terms_and_saves_nothing_after
         fit(experiment(objective=failing_at(bad_step)), tmp_path)
     saved = sorted(int(path.name) for path in (tmp_path / "checkpoints").iterdir() if path.name.isdigit())
     assert saved == [step for step in (8, 16) if step < bad_step]
+
+
+def test_parameters_that_are_not_finite_stop_the_run_though_the_loss_is(tmp_path):
+    exploding = optax.GradientTransformation(
+        lambda params: optax.EmptyState(),
+        lambda gradient, state, params: (jax.tree.map(lambda g: jnp.full_like(g, jnp.inf), gradient), state),
+    )
+    with pytest.raises(NonFiniteError, match=r"step 1 is not finite: .*parameter_norm inf"):
+        fit(experiment(optimizer=exploding), tmp_path)
+    assert not any(path.name.isdigit() for path in (tmp_path / "checkpoints").iterdir())
+
+
+def test_a_sigterm_that_comes_while_a_step_is_written_is_answered_by_the_next(tmp_path):
+    def interrupt(workdir, step, params):
+        if step == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return {}
+
+    stopped = fit(experiment(periodic=(Periodic(every=3, run=interrupt),)), tmp_path)
+    assert (stopped.interrupted, int(stopped.state.step)) == (True, 4)
+    assert (tmp_path / "checkpoints" / "4").is_dir()
 
 
 def test_sigterm_saves_at_the_next_step_and_the_run_goes_on_exactly(tmp_path):
