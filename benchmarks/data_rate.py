@@ -105,7 +105,10 @@ def main() -> None:
         else:
             rows += measure(source, batch_size=arguments.batch_size, seconds=arguments.seconds)
 
-    Console().print(table(rows, batch_size=arguments.batch_size, trained=trained))
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=120)
+    console.print(table(rows, batch_size=arguments.batch_size, trained=trained))
     if arguments.out is not None:
         result = {
             "batch_size": arguments.batch_size,
