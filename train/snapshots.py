@@ -45,6 +45,7 @@ def restore_or_reconstruct(
     total = None
     for (s, name), weight in zip(choices, weights, strict=True):
         # The weights alternate in sign and nearly cancel, so the sum is kept in float64.
-        term = jax.tree.map(lambda x: np.float64(weight) * np.asarray(x, np.float64), read_average(snapshots, name, s))  # noqa: B023
+        snapshot = read_average(snapshots, name, s)
+        term = jax.tree.map(lambda x, weight=weight: np.float64(weight) * np.asarray(x, np.float64), snapshot)
         total = term if total is None else jax.tree.map(np.add, total, term)
     return jax.tree.map(lambda x: jax.numpy.asarray(x, jax.numpy.float32), total), step
