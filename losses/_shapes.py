@@ -7,11 +7,11 @@ where jax alone is installed; there the annotation is documentation and means th
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from jaxtyping import Array, Float, Int
+    from jaxtyping import Array, Bool, Float, Int
     from jaxtyping import PRNGKeyArray as Key
 else:
     try:
-        from jaxtyping import Array, Float, Int
+        from jaxtyping import Array, Bool, Float, Int
         from jaxtyping import PRNGKeyArray as Key
     except ModuleNotFoundError:
         from jax import Array
@@ -24,6 +24,6 @@ else:
             def __class_getitem__(cls, item):
                 return item[0]
 
-        Int = Float
+        Bool = Int = Float
 
-__all__ = ["Array", "Float", "Int", "Key"]
+__all__ = ["Array", "Bool", "Float", "Int", "Key"]

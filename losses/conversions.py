@@ -9,8 +9,10 @@ where alpha = 0 and z and score from x where sigma = 0. Nothing here clips.
 
 from typing import NamedTuple
 
-from .paths import Path, coefficients
-from .types import Batch, PerExample
+import jax.numpy as jnp
+
+from .paths import Path, at_least_float32, coefficients, expand
+from .types import Batch, Net, PerExample
 
 
 class Components(NamedTuple):
@@ -49,3 +51,37 @@ def from_score(path: Path, x_t: Batch, score: Batch, t: PerExample) -> Component
     """Components of a score prediction; singular where alpha = 0."""
     sigma = coefficients(path, t, x_t).sigma
     return from_z(path, x_t, -sigma * score, t)
+
+
+def edm_on_path(net: Net, path: Path) -> Net:
+    """A denoiser or consistency function of the EDM path, read on another: net(x_t / alpha, sigma / alpha).
+
+    Both paths have the same trajectories up to scale, and both kinds of network end at data, so either stays what it
+    is. Infinite where alpha = 0.
+    """
+
+    def on_path(x_t: Batch, t: PerExample) -> Batch:
+        x_t, t = at_least_float32(x_t), at_least_float32(t)
+        alpha, sigma = path.alpha(t), path.sigma(t)
+        return net(x_t / expand(alpha, x_t), sigma / alpha)
+
+    return on_path
+
+
+def trigflow_on_path(net: Net, path: Path, *, sigma_data: float) -> Net:
+    """A denoiser or consistency function of `scaled(trig, sigma_data)`, read on another path; regular everywhere.
+
+    The angle is arctan(sigma / (sigma_data alpha)) and the state x_t / sqrt(alpha^2 + (sigma / sigma_data)^2).
+    """
+
+    def on_path(x_t: Batch, t: PerExample) -> Batch:
+        x_t, t = at_least_float32(x_t), at_least_float32(t)
+        alpha, sigma = path.alpha(t), path.sigma(t) / sigma_data
+        return net(x_t / expand(jnp.hypot(alpha, sigma), x_t), jnp.arctan2(sigma, alpha))
+
+    return on_path
+
+
+def denoiser_to_velocity(path: Path, D: Net) -> Net:
+    """The velocity E[dx_t/dt | x_t] on `path` of a denoiser D on it; 0/0 where sigma = 0."""
+    return lambda x_t, t: from_x(path, x_t, D(x_t, t), t).v

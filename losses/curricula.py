@@ -53,6 +53,37 @@ def ict_points(step: Step, *, steps: int, s0: int = 10, s1: int = 1280) -> Step:
     return jnp.minimum(s0 << stage, s1) + 1
 
 
+def multistep_intervals(step: Step, *, segments: int, ramp_steps: int, first: int = 64, last: int = 1280) -> Step:
+    """Intervals of one segment, round(N / segments) and at least 1, for a growing N (Heek et al. 2024).
+
+    N = first (last/first)^min(k / ramp_steps, 1).
+
+    Raises:
+        ValueError: unless segments >= 1, ramp_steps >= 1 and 1 <= first < last.
+    """
+    if segments < 1 or ramp_steps < 1 or not 1 <= first < last:
+        raise ValueError(
+            f"multistep_intervals needs segments >= 1, ramp_steps >= 1 and 1 <= first < last, "
+            f"got segments={segments}, ramp_steps={ramp_steps}, first={first}, last={last}"
+        )
+    fewest, most = max(round(first / segments), 1), max(round(last / segments), 1)
+    # The step at which N / segments passes n - 1/2, in float64 on the host, so that all hosts agree on it.
+    thresholds = (np.arange(fewest + 1, most + 1) - 0.5) * segments
+    first_steps = np.ceil(ramp_steps * np.log(thresholds / first) / np.log(last / first)).astype(np.int32)
+    return fewest + jnp.searchsorted(jnp.asarray(first_steps), step, side="right").astype(jnp.int32)
+
+
+def tangent_warmup(step: Step, *, steps: int) -> Array:
+    """r = min(1, k / steps), the share of the network's own derivative in sCM's tangent (Lu & Song 2024, alg. 1).
+
+    Raises:
+        ValueError: unless steps >= 1.
+    """
+    if steps < 1:
+        raise ValueError(f"tangent_warmup needs steps >= 1, got {steps}")
+    return jnp.minimum(step / steps, 1.0).astype(jnp.float32)
+
+
 def ect_stage(step: Step, *, stage_steps: int, last: int) -> Step:
     """Stage floor(k / stage_steps) of ECT's shrinking hop, held at `last` (Geng et al. 2024, section 3.2).
 

@@ -4,6 +4,8 @@ Shapes are compared before any subtraction, since [B] against [B, 1, 1, 1] would
 over all elements of an example, as the papers' norms do; nothing is averaged over pixels.
 """
 
+from collections.abc import Callable, Sequence
+
 import jax.numpy as jnp
 
 from ._shapes import Array, Float
@@ -45,6 +47,34 @@ def cauchy(a: Batch, b: Batch, *, c: float) -> PerExample:
     The authors' code puts the mean over the d elements where the norm is; its c is this one divided by sqrt(d).
     """
     return jnp.log1p(l2(a, b) / (2 * c**2))
+
+
+def lpips(
+    a: Batch,
+    b: Batch,
+    *,
+    features: Callable[[Array], Sequence[Array]],
+    weights: Sequence[Float[Array, "_"]],
+) -> PerExample:
+    """Learned perceptual distance: weighted squared differences of unit-length features (Zhang et al. 2018, eq. 1).
+
+    Args:
+        a: Images [B, H, W, C].
+        b: Images of the same shape.
+        features: Frozen network, images -> feature maps [B, h, w, channels], one for each layer.
+        weights: Weight of each channel of each layer, not negative.
+
+    Raises:
+        ValueError: for shapes that differ, or another number of layers than of weights.
+    """
+    _difference(a, b)
+    layers = list(zip(features(a), features(b), weights, strict=True))
+    return sum((jnp.mean(jnp.square(_unit(f) - _unit(g)) @ w, axis=(1, 2)) for f, g, w in layers), jnp.zeros(len(a)))
+
+
+def _unit(f: Array) -> Array:
+    # The floor inside the root keeps the gradient finite where all channels are 0; 1e-10 is the published one.
+    return f / (jnp.sqrt(jnp.sum(f**2, axis=-1, keepdims=True) + 1e-20) + 1e-10)
 
 
 def log_cosh(a: Batch, b: Batch) -> PerExample:

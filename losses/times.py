@@ -28,6 +28,17 @@ def lognormal(key: Key, n: int, *, mean: float, std: float) -> PerExample:
     return jnp.exp(mean + std * jax.random.normal(key, (n,)))
 
 
+def trig_lognormal(key: Key, n: int, *, mean: float = -1.0, std: float = 1.4, sigma_data: float = 0.5) -> PerExample:
+    """TrigFlow's angle t = arctan(sigma / sigma_data) in (0, pi/2) with ln sigma ~ N(mean, std^2) (Lu & Song 2024).
+
+    Raises:
+        ValueError: if sigma_data is not positive or std is negative.
+    """
+    if not sigma_data > 0:
+        raise ValueError(f"sigma_data must be positive, got {sigma_data}")
+    return jnp.arctan(lognormal(key, n, mean=mean, std=std) / sigma_data)
+
+
 def logit_normal(key: Key, n: int, *, mean: float = 0.0, std: float = 1.0) -> PerExample:
     """logit t ~ N(mean, std^2), t in (0, 1) (Esser et al. 2024, section 3.1; positive mean favours noise here).
 

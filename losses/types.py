@@ -5,7 +5,7 @@ student, a teacher and an average are the same type, and any JAX network can be 
 """
 
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from ._shapes import Array, Float, Key
 
@@ -28,6 +28,12 @@ Times: TypeAlias = Callable[[Key, int], Array]
 
 Pairs: TypeAlias = Callable[[Key, int], tuple[Array, Array, Array]]
 """pairs(key, n) -> t[n], s[n], weight[n] with s < t"""
+
+Step: TypeAlias = Callable[[Any, Array, Array, Array, Array], Array]
+"""step(path, x[B, ...], z[B, ...], t[B], s[B]) -> x_s[B, ...]"""
+
+Tangent: TypeAlias = Callable[[Array], Array]
+"""tangent(g[B, ...]) -> [B, ...], a derivative made safe to regress on"""
 
 Coupling: TypeAlias = Callable[[Key, Array], tuple[Array, Array]]
 """coupling(key, x[B, ...]) -> x[B, ...], z[B, ...]"""

@@ -19,6 +19,30 @@ def snr_weight(t: PerExample, *, path: Path) -> PerExample:
     return (path.alpha(t) / path.sigma(t)) ** 2
 
 
+def v_weight(t: PerExample, *, path: Path) -> PerExample:
+    """alpha^2/sigma^2 + 1: on a variance preserving path a data loss with it is a loss on v (Salimans & Ho 2022)."""
+    return snr_weight(t, path=path) + 1
+
+
+def adaptive(loss: PerExample, log_weight: PerExample, *, elements: int) -> PerExample:
+    """exp(w)/d loss - w for a learned log-weight w of each noise level (Lu & Song 2024, alg. 1).
+
+    At its optimum, w = -ln(loss/d), every level has the same weighted loss, 1. EDM2's uncertainty u is -w, and its
+    loss, summed over elements, d times this one (Karras et al. 2024, eq. 15).
+
+    Args:
+        loss: Sum over the elements of each example.
+        log_weight: w at the noise level of each example.
+        elements: d, elements of one example.
+    """
+    return jnp.exp(log_weight) / elements * loss - log_weight
+
+
+def zero(t: PerExample) -> PerExample:
+    """Log-weight 0: no adaptive weighting."""
+    return jnp.zeros_like(t)
+
+
 def one(t: PerExample) -> PerExample:
     """No weighting."""
     return jnp.ones_like(t)

@@ -205,6 +205,44 @@ def test_both_calls_see_the_same_noise():
     assert abs(own.mean() / (3 * 1.5**2) - 1) < 4 * np.sqrt(2 / 24)
 
 
+def test_step_is_asked_for_the_second_point_and_takes_no_gradient():
+    """It sees path, x, z and both times; the target is evaluated where it ends, and nothing flows back through it."""
+    x, z = jax.random.normal(jax.random.key(0), (2, 8, 3))
+    asked = []
+
+    def objective(params, teacher):
+        def step(path, *arguments):
+            asked.append((path, arguments))
+            return teacher * arguments[0]
+
+        loss, _ = consistency(
+            lambda x, t: params * x + t[:, None], x, jax.random.key(1), pairs=fixed(0.8, 0.3), step=step,
+            path=paths.linear, distance=distances.l2, coupling=lambda key, x: (x, z),
+        )  # fmt: skip
+        return loss.sum()
+
+    value, (student, teacher) = jax.value_and_grad(objective, (0, 1))(2.0, 3.0)
+    path, arguments = asked[0]
+    assert path is paths.linear
+    for got, expected in zip(arguments, (x, z, jnp.full(8, 0.8), jnp.full(8, 0.3)), strict=True):
+        np.testing.assert_array_equal(got, expected)
+    x_t = 0.2 * x + 0.8 * z
+    difference = 2 * x_t + 0.8 - (2 * 3 * x + 0.3)
+    np.testing.assert_allclose(value, jnp.sum(difference**2), rtol=1e-5)
+    np.testing.assert_allclose(student, 2 * jnp.sum(difference * x_t), rtol=1e-5)
+    assert teacher == 0
+
+
+def test_step_to_the_data_is_the_target_itself():
+    """An estimate of the data, not the data: x_s and not x is what f is compared with at s = 0."""
+    x = jnp.ones((4, 3))
+    loss, _ = consistency(
+        lambda x, t: x, x, jax.random.key(1), pairs=fixed(1.5, 0.0), distance=distances.l2,
+        step=lambda path, x, z, t, s: 0.5 * x, coupling=lambda key, x: (x, jnp.zeros_like(x)),
+    )  # fmt: skip
+    np.testing.assert_allclose(loss, 3 * 0.5**2, rtol=1e-6)
+
+
 def test_pair_that_ends_at_data_compares_with_the_data():
     """ECT's first stage: s = 0 and a network that takes ln t. Half of the pairs are ordinary ones."""
     x = jax.random.normal(jax.random.key(0), (8, 3))

@@ -1,10 +1,23 @@
+from collections.abc import Callable
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from losses import conversions, paths
-from tests.oracles import PATHS, Gaussian, gaussian_denoiser, gaussian_score, gaussian_velocity
+from losses.types import Net
+from tests.oracles import (
+    PATHS,
+    Gaussian,
+    Mixture,
+    gaussian_consistency,
+    gaussian_denoiser,
+    gaussian_score,
+    gaussian_velocity,
+    mixture_denoiser,
+)
 
 FROM = {
     "x": conversions.from_x,
@@ -70,6 +83,81 @@ def test_velocity_is_regular_at_pure_noise():
     got = conversions.from_v(paths.linear, z, paths.velocity(paths.linear, x, z, t), t)
     np.testing.assert_allclose(got.x, x, rtol=1e-12)
     np.testing.assert_allclose(got.z, z, rtol=1e-12)
+
+
+READ: dict[str, Callable[[Net, paths.Path], Net]] = {
+    "edm": conversions.edm_on_path,
+    "trigflow": partial(conversions.trigflow_on_path, sigma_data=0.5),
+}
+SINGULAR_START = {"linear", "trig", "cosine", "trigflow"}
+"""Paths that end in pure noise, where x_t / alpha is infinite."""
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("name", PATHS)
+@pytest.mark.parametrize("source", READ)
+def test_networks_of_one_path_read_on_another(source, name):
+    """The exact denoiser and the exact consistency function are those of the other, from data to (almost) noise."""
+    path, low, high = PATHS[name]
+    t = jnp.asarray([0.0, low, (low + high) / 2, high])
+    x_t = jax.random.normal(jax.random.key(0), (4, 3, 1)) * jnp.maximum(path.sigma(t), 1)[:, None, None]
+    oracles = [(gaussian_denoiser, Gaussian()), (gaussian_consistency, Gaussian()), (mixture_denoiser, Mixture())]
+    for oracle, data in oracles:
+        net = partial(oracle, data, PATHS[source].path)
+        got = READ[source](net, path)(x_t, t)
+        np.testing.assert_allclose(got, oracle(data, path, x_t, t), rtol=1e-9, atol=1e-10)
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("name", sorted(SINGULAR_START))
+def test_trigflow_is_read_at_pure_noise(name):
+    """Values and time derivatives at alpha = 0: the denoiser there is the mean of the data."""
+    path = PATHS[name].path
+    t = jnp.full(2, 1.0 if name in ("linear", "cosine") else np.pi / 2)
+    x_t = jnp.asarray([[0.3], [-1.2]])
+    for oracle in (gaussian_denoiser, gaussian_consistency):
+        net = conversions.trigflow_on_path(partial(oracle, Gaussian(), PATHS["trigflow"].path), path, sigma_data=0.5)
+        value, rate = jax.jvp(lambda t: net(x_t, t), (t,), (jnp.ones(2),))  # noqa: B023
+        exact, exact_rate = jax.jvp(lambda t: oracle(Gaussian(), path, x_t, t), (t,), (jnp.ones(2),))  # noqa: B023
+        np.testing.assert_allclose(value, exact, rtol=1e-10, atol=1e-12)
+        np.testing.assert_allclose(rate, exact_rate, rtol=1e-9, atol=1e-12)
+        if oracle is gaussian_denoiser:
+            np.testing.assert_allclose(value, 0.3, rtol=1e-12)
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("name", ["linear", "cosine", "edm", "trigflow"])
+def test_networks_are_read_and_differentiated_at_the_data(name):
+    """At t = 0 value and derivatives are finite, forwards and backwards."""
+    path, x_t, t = PATHS[name].path, jnp.asarray([[0.3], [-1.2]]), jnp.zeros(2)
+    for source, read in READ.items():
+        net = read(partial(gaussian_consistency, Gaussian(), PATHS[source].path), path)
+        value, rate = jax.jvp(net, (x_t, t), (jnp.ones_like(x_t), jnp.ones_like(t)))
+        np.testing.assert_allclose(value, x_t, rtol=1e-12)
+        exact = partial(gaussian_consistency, Gaussian(), path)
+        np.testing.assert_allclose(rate, jax.jvp(exact, (x_t, t), (jnp.ones_like(x_t), jnp.ones_like(t)))[1], rtol=1e-9)
+        assert jnp.isfinite(jax.grad(lambda t: net(x_t, t).sum())(t)).all()  # noqa: B023
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("name", PATHS)
+def test_velocity_of_a_denoiser(name):
+    path, low, high = PATHS[name]
+    t, x_t = jnp.linspace(low, high, 5), jax.random.normal(jax.random.key(0), (5, 3))
+    got = conversions.denoiser_to_velocity(path, partial(gaussian_denoiser, Gaussian(), path))(x_t, t)
+    np.testing.assert_allclose(got, gaussian_velocity(Gaussian(), path, x_t, t), rtol=1e-9, atol=1e-9)
+
+
+def test_half_precision_states_are_read_in_float32():
+    asked = []
+
+    def net(x, t):
+        asked.extend([x.dtype, t.dtype])
+        return x
+
+    for read in READ.values():
+        read(net, paths.linear)(jnp.ones((2, 3), jnp.bfloat16), jnp.full(2, 0.5, jnp.bfloat16))
+    assert set(asked) == {jnp.dtype(jnp.float32)}
 
 
 def test_half_precision_prediction_is_converted_in_float32():

@@ -86,6 +86,50 @@ def test_ect_stage_at_every_boundary():
     assert got.tolist() == [min(step // 25_000, 7) for step in k]
 
 
+@pytest.mark.parametrize(
+    ("segments", "golden"),
+    [(1, [64, 286, 1280, 1280]), (2, [32, 143, 640, 640]), (4, [16, 72, 320, 320]), (8, [8, 36, 160, 160])],
+)
+def test_multistep_intervals_golden(segments, golden):
+    """N = 64, sqrt(64 1280) = 286.2 and 1280 at the start, the middle and the end of 100k steps, and after it."""
+    steps = [0, 50_000, 100_000, 10**9]
+    got = each(lambda step: curricula.multistep_intervals(step, segments=segments, ramp_steps=100_000), steps)
+    assert got.tolist() == golden
+    assert got.dtype == np.int32
+
+
+@pytest.mark.parametrize(
+    ("segments", "first", "last"), [(1, 64, 1280), (3, 64, 1280), (8, 64, 1280), (16, 4, 100), (256, 64, 1280)]
+)
+def test_multistep_intervals_at_every_step(segments, first, last):
+    """round(N / segments), at least 1, of N in float64; 256 segments start with a quarter of an interval each."""
+    ramp_steps = 1000
+    steps = np.arange(ramp_steps + 10)
+    share = np.minimum(steps / ramp_steps, 1)
+    exact = np.exp(np.log(first) + share * np.log(last / first)) / segments
+    # The last value is an integer or half of one, and N just below it in float64 is rounding.
+    exact[ramp_steps:] = last / segments
+    got = each(
+        lambda step: curricula.multistep_intervals(
+            step, segments=segments, ramp_steps=ramp_steps, first=first, last=last
+        ),
+        steps,
+    )
+    assert got.tolist() == np.maximum(np.rint(exact), 1).astype(int).tolist()
+    assert (np.diff(got) >= 0).all()
+
+
+def test_multistep_intervals_that_never_grow():
+    got = each(lambda k: curricula.multistep_intervals(k, segments=64, ramp_steps=10, first=64, last=70), [0, 5, 20])
+    assert got.tolist() == [1, 1, 1]
+
+
+def test_tangent_warmup():
+    got = each(lambda step: curricula.tangent_warmup(step, steps=10_000), [0, 1, 5000, 10_000, 10**9])
+    np.testing.assert_allclose(got, [0, 1e-4, 0.5, 1, 1], rtol=1e-6)
+    assert got.dtype == np.float32
+
+
 def test_one_program_for_the_whole_run():
     traces = []
 
@@ -97,11 +141,14 @@ def test_one_program_for_the_whole_run():
             curricula.ict_points(step, steps=1000),
             curricula.ect_stage(step, stage_steps=100, last=7),
             curricula.ct_target_decay(curricula.ct_points(step, steps=1000)),
+            curricula.multistep_intervals(step, segments=4, ramp_steps=1000),
+            curricula.tangent_warmup(step, steps=1000),
         )
 
     results = [at(jnp.asarray(step)) for step in (0, 1, 500, 999, 5000)]
     assert len(traces) == 1
     assert len({int(result[1]) for result in results}) == 3
+    assert len({int(result[4]) for result in results}) == 4
     assert all(value.shape == () for result in results for value in result)
 
 
@@ -116,6 +163,11 @@ def test_one_program_for_the_whole_run():
         (lambda k: curricula.ict_points(k, steps=7), "7 steps are too few for 8 stages"),
         (lambda k: curricula.ect_stage(k, stage_steps=0, last=7), "got 0 and 7"),
         (lambda k: curricula.ect_stage(k, stage_steps=5, last=-1), "got 5 and -1"),
+        (lambda k: curricula.multistep_intervals(k, segments=0, ramp_steps=10), "segments=0"),
+        (lambda k: curricula.multistep_intervals(k, segments=2, ramp_steps=0), "ramp_steps=0"),
+        (lambda k: curricula.multistep_intervals(k, segments=2, ramp_steps=5, first=0), "first=0, last=1280"),
+        (lambda k: curricula.multistep_intervals(k, segments=2, ramp_steps=5, first=9, last=9), "first=9, last=9"),
+        (lambda k: curricula.tangent_warmup(k, steps=0), "got 0"),
     ],
 )
 def test_bad_numbers_are_named(call, message):

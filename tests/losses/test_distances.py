@@ -106,3 +106,70 @@ def test_half_precision_against_float32_is_float32():
     for name, distance in ALL.items():
         assert distance(a, b).dtype == jnp.float32, name
     np.testing.assert_allclose(distances.l1(a, b), 0.003, rtol=1e-4)
+
+
+# ---- LPIPS -----------------------------------------------------------------------------------------------------------
+
+
+def identity(images):
+    """One layer: the image itself."""
+    return [images]
+
+
+def test_lpips_by_hand():
+    """Two pixels of two channels. Unit vectors (0.6, 0.8) against (1, 0), and equal directions of other lengths."""
+    a = jnp.asarray([[[[3.0, 4.0], [1.0, 1.0]]]])
+    b = jnp.asarray([[[[2.0, 0.0], [5.0, 5.0]]]])
+    weights = [jnp.asarray([0.5, 2.0])]
+    got = distances.lpips(a, b, features=identity, weights=weights)
+    np.testing.assert_allclose(got, [(0.5 * 0.4**2 + 2.0 * 0.8**2) / 2], rtol=1e-6)
+
+
+def test_lpips_adds_layers_and_averages_pixels():
+    a, b = jax.random.normal(jax.random.key(0), (2, 3, 4, 4, 2))
+    weights = [jnp.asarray([0.5, 2.0]), jnp.asarray([1.0, 0.0, 3.0])]
+
+    def features(images):
+        return [images, jnp.concatenate([images, images[..., :1] ** 2], axis=-1)[:, ::2, ::2]]
+
+    got = distances.lpips(a, b, features=features, weights=weights)
+    assert got.shape == (3,)
+    expected = np.zeros(3)
+    for f, g, w in zip(features(a), features(b), weights, strict=True):
+        unit_f, unit_g = (np.asarray(v) / np.linalg.norm(v, axis=-1, keepdims=True) for v in (f, g))
+        expected += ((unit_f - unit_g) ** 2 * np.asarray(w)).sum(axis=-1).mean(axis=(1, 2))
+    np.testing.assert_allclose(got, expected, rtol=1e-5)
+    np.testing.assert_array_equal(distances.lpips(b, a, features=features, weights=weights), got)
+    np.testing.assert_array_equal(distances.lpips(a, a, features=features, weights=weights), 0)
+
+
+def test_lpips_gradient_is_finite_where_images_are_equal_or_features_vanish():
+    weights = [jnp.asarray([0.5, 2.0])]
+
+    @jax.jit
+    @jax.grad
+    def gradient(a, b):
+        return distances.lpips(a, b, features=identity, weights=weights).sum()
+
+    images = jax.random.normal(jax.random.key(0), (2, 3, 3, 2))
+    np.testing.assert_allclose(gradient(images, images), 0, atol=1e-6)  # jit may round the two branches differently
+    zeros = jnp.zeros_like(images)
+    np.testing.assert_array_equal(gradient(zeros, zeros), 0)
+    assert jnp.isfinite(gradient(zeros, images)).all()
+    assert jnp.isfinite(gradient(images, zeros)).all()
+    # Towards b, and across a alone, since the length of a feature does not count.
+    g, b = gradient(images, -images[::-1]), -images[::-1]
+    np.testing.assert_allclose(jnp.sum(g * images, axis=-1), 0, atol=1e-6)
+    moved = distances.lpips(images - 1e-3 * g, b, features=identity, weights=weights)
+    assert (moved < distances.lpips(images, b, features=identity, weights=weights)).all()
+
+
+@pytest.mark.usefixtures("unchecked_shapes")
+def test_lpips_refuses_other_shapes_and_other_numbers_of_layers():
+    images, weights = jnp.ones((2, 3, 3, 2)), [jnp.ones(2)]
+    for other in (images[:1], images[:, :1], images[..., :1]):
+        with pytest.raises(ValueError, match=r"same shape, got \(2, 3, 3, 2\) and"):
+            distances.lpips(images, other, features=identity, weights=weights)
+    for wrong in ([], [*weights, *weights]):
+        with pytest.raises(ValueError, match="argument"):
+            distances.lpips(images, images, features=identity, weights=wrong)

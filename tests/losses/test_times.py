@@ -17,6 +17,11 @@ EXACT: dict[str, tuple[Times, np.ndarray]] = {
     "uniform": (times.uniform, LEVELS),
     "uniform shifted": (partial(times.uniform, low=0.25, high=3.0), 0.25 + 2.75 * LEVELS),
     "EDM": (partial(times.lognormal, mean=-1.2, std=1.2), np.exp(-1.2 + 1.2 * NORMAL)),
+    "sCM": (times.trig_lognormal, np.arctan(np.exp(-1.0 + 1.4 * NORMAL) / 0.5)),
+    "sCM, rescaled": (
+        partial(times.trig_lognormal, mean=-0.8, std=1.6, sigma_data=1.0),
+        np.arctan(np.exp(-0.8 + 1.6 * NORMAL)),
+    ),
     "logit-normal": (times.logit_normal, 1 / (1 + np.exp(-NORMAL))),
     "shifted logit-normal": (partial(times.logit_normal, mean=-0.4, std=1.5), 1 / (1 + np.exp(0.4 - 1.5 * NORMAL))),
 }
@@ -64,6 +69,19 @@ def test_std_zero_is_one_noise_level():
     np.testing.assert_allclose(times.lognormal(jax.random.key(0), 5, mean=0.3, std=0.0), np.exp(0.3), rtol=1e-6)
 
 
+def test_trig_lognormal_golden():
+    """Angles of ln sigma = -3, -1, 0, 2 at sigma_data 0.5."""
+    for mean, golden in {-3: 0.09925, -1: 0.63432, 0: 1.10715, 2: 1.50323}.items():
+        angle = times.trig_lognormal(jax.random.key(0), 3, mean=float(mean), std=0.0)
+        np.testing.assert_allclose(angle, golden, atol=6e-6)
+
+
+@pytest.mark.parametrize("sigma_data", [0.0, -1.0, float("nan")])
+def test_trig_lognormal_rejects(sigma_data):
+    with pytest.raises(ValueError, match=f"sigma_data must be positive, got {sigma_data}"):
+        times.trig_lognormal(jax.random.key(0), 2, sigma_data=sigma_data)
+
+
 def test_a_key_fixes_the_draw():
     for law, _ in EXACT.values():
         a, b, c = law(jax.random.key(0), 9), law(jax.random.key(0), 9), law(jax.random.key(1), 9)
@@ -77,7 +95,7 @@ def test_uniform_rejects(low, high):
         times.uniform(jax.random.key(0), 2, low=low, high=high)
 
 
-@pytest.mark.parametrize("law", [times.lognormal, times.logit_normal])
+@pytest.mark.parametrize("law", [times.lognormal, times.trig_lognormal, times.logit_normal])
 @pytest.mark.parametrize("std", [-1.0, float("nan")])
 def test_normal_laws_reject(law, std):
     with pytest.raises(ValueError, match=f"std >= 0, got {std}"):

@@ -1,0 +1,390 @@
+"""Multistep consistency against its published algorithm, and at its exact solution on Gaussian data.
+
+For data N(0, s^2) on the cosine path with V = alpha^2 s^2 + sigma^2 the ideal network of a segment that ends at r is
+x* = (sqrt(V_r/V_t) - sigma_r/sigma_t) / (alpha_r - alpha_t sigma_r/sigma_t) x_t: DDIM takes it along the flow to r.
+"""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from losses import consistency, denoising, distances, paths, segment_consistency, steps
+from losses.segment_consistency import addim
+from losses.types import Net
+from samplers import ddim, grids
+from tests.oracles import Gaussian, gaussian_denoiser, gaussian_flow_map
+
+DATA = Gaussian(0.0, 0.7)
+
+
+def given(x: jax.Array, z: jax.Array) -> Any:
+    """The coupling that always answers these."""
+    return lambda key, _: (x, z)
+
+
+def recorder(net: Net, **ingredients: Any) -> Any:
+    """(x, z, intervals) -> (t, goal) of a run, compiled once."""
+
+    @jax.jit
+    def run(x, z, intervals):
+        seen = []
+
+        def distance(prediction, goal):
+            seen.append(goal)
+            return distances.l2(prediction, goal)
+
+        _, metrics = segment_consistency(
+            net, x, jax.random.key(1), intervals=intervals, distance=distance, weight=jnp.ones_like,
+            coupling=given(x, z), **ingredients,
+        )  # fmt: skip
+        return metrics["t"], seen[0]
+
+    return run
+
+
+# ---- The published algorithm -----------------------------------------------------------------------------------------
+
+
+def random_net(seed: int) -> Net:
+    weight = np.random.default_rng(seed).normal(size=(2, 3, 3)) / 2
+
+    def net(x, t):
+        return jnp.tanh(x @ weight[0] + t[:, None]) @ weight[1]
+
+    return net
+
+
+def published_target(
+    path: paths.Path, x: np.ndarray, z: np.ndarray, level: np.ndarray, segments: int, intervals: int,
+    net: Net, teacher: Net | None, unguided: Net | None, eta: float,
+) -> np.ndarray:  # fmt: skip
+    """The target by aDDIM, the network, DDIM to the segment's end and inverse DDIM, as printed; x is [B, d]."""
+    step, total = (level - 1) // intervals, segments * intervals
+    t_step, t, s = step / segments, level / total, (level - 1) / total
+    alpha, sigma = (lambda r, c=c: np.asarray(c(jnp.asarray(r)))[:, None] for c in path)
+
+    z_t = alpha(t) * x + sigma(t) * z
+    x_teacher = x if teacher is None else np.asarray(teacher(jnp.asarray(z_t), jnp.asarray(t)))
+    x_judged = x_teacher if unguided is None else np.asarray(unguided(jnp.asarray(z_t), jnp.asarray(t)))
+    x_variance = eta * np.mean((x_judged - x) ** 2, axis=1, keepdims=True)
+    noise = (z_t - alpha(t) * x_teacher) / sigma(t)
+    z_variance = (alpha(s) - alpha(t) * sigma(s) / sigma(t)) ** 2 * x_variance
+    factor = x.shape[1] / np.sum(noise**2, axis=1, keepdims=True)
+    z_s = alpha(s) * x_teacher + np.sqrt(sigma(s) ** 2 + factor * z_variance) * noise
+
+    inside = (level - 1 > step * intervals)[:, None]
+    x_ref = np.asarray(net(jnp.asarray(z_s), jnp.asarray(np.maximum(s, 1e-9))))
+    ratio = sigma(t_step) / np.where(inside, sigma(s), 1)
+    end = np.where(inside, alpha(t_step) * x_ref + ratio * (z_s - alpha(s) * x_ref), z_s)
+    ratio = sigma(t_step) / sigma(t)
+    return (end - ratio * z_t) / (alpha(t_step) - alpha(t) * ratio)
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize(
+    ("mode", "segments", "intervals"),
+    [
+        ("training", 1, 4), ("training", 2, 3), ("training", 4, 8),
+        ("distillation by ddim", 2, 3), ("distillation by ddim", 8, 1),
+        ("distillation by addim", 1, 4), ("distillation by addim", 2, 3), ("distillation by addim", 4, 8),
+        ("guided", 4, 8),
+    ],
+)  # fmt: skip
+def test_target_is_that_of_the_published_algorithm(mode, segments, intervals):
+    net, teacher, unguided = random_net(0), None, None
+    if mode != "training":
+        teacher = random_net(1)
+    if mode == "guided":
+        unguided = random_net(2)
+    eta = 0.0 if mode == "distillation by ddim" else 0.75
+    x, z = jax.random.normal(jax.random.key(0), (2, 32, 3))
+    path = paths.cosine if segments != 2 else paths.linear
+    run = recorder(net, segments=segments, teacher=teacher, unguided=unguided, eta=eta, path=path)
+    t, goal = run(x, z, intervals)
+    levels = np.rint(t * segments * intervals).astype(int)
+    np.testing.assert_allclose(t, levels / (segments * intervals), rtol=1e-13)
+    expected = published_target(
+        path, np.asarray(x), np.asarray(z), levels, segments, intervals, net, teacher, unguided, eta
+    )
+    np.testing.assert_allclose(goal, expected, rtol=1e-9, atol=1e-10)
+
+
+def test_levels_are_drawn_equally_often_up_to_the_end():
+    count, segments, intervals = 20_000, 4, 5
+    run = recorder(lambda x, t: x, segments=segments, path=paths.trig, end=np.pi / 2)
+    t, _ = run(jnp.zeros((count, 1)), jnp.ones((count, 1)), intervals)
+    levels = np.asarray(t) / (np.pi / 2) * 20
+    np.testing.assert_allclose(levels, np.rint(levels), atol=1e-5)
+    shares = np.bincount(np.rint(levels).astype(int), minlength=21) / count
+    assert shares[0] == 0
+    np.testing.assert_array_less(np.abs(shares[1:] - 1 / 20), 4 * np.sqrt(1 / 20 / count))
+
+
+# ---- Limits that are other methods -----------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("distilled", [False, True])
+def test_one_segment_is_a_consistency_model(distilled):
+    """The recipe `consistency` on the cosine path, with the same draws: loss and gradient. One end is at the data."""
+    x, z = jax.random.normal(jax.random.key(0), (2, 12, 3))
+    teacher, n = random_net(1), 5
+
+    def net(a):
+        return lambda x, t: a * random_net(0)(x, t)
+
+    def step(path, x, z, t, s):
+        x_t = paths.interpolate(path, x, z, t)
+        prediction = teacher(x_t, t)
+        alpha, sigma = path.alpha(t)[:, None], path.sigma(t)[:, None]
+        return path.alpha(s)[:, None] * prediction + path.sigma(s)[:, None] * (x_t - alpha * prediction) / sigma
+
+    @jax.jit
+    @partial(jax.value_and_grad, has_aux=True)
+    def ours(a):
+        loss, metrics = segment_consistency(
+            net(a), x, jax.random.key(1), segments=1, intervals=n, teacher=teacher if distilled else None, eta=0.0,
+            coupling=given(x, z),
+        )  # fmt: skip
+        return loss.sum(), (loss, metrics["t"])
+
+    (_, (loss, t)), gradient = ours(1.3)
+    assert (t < 1.5 / n).any()
+    assert (t > 1.5 / n).any()
+
+    @jax.jit
+    @partial(jax.value_and_grad, has_aux=True)
+    def theirs(a):
+        s = jnp.where(t < 1.5 / n, 0.0, t - 1 / n)
+        loss, _ = consistency(
+            net(a), x, jax.random.key(1), pairs=lambda key, count: (t, s, 1 / jnp.sin(jnp.pi / 2 * t) ** 2),
+            step=step if distilled else steps.same_noise, distance=partial(distances.pseudo_huber, c=1e-4),
+            path=paths.cosine, coupling=given(x, z),
+        )  # fmt: skip
+        return loss.sum(), loss
+
+    (_, expected), expected_gradient = theirs(1.3)
+    np.testing.assert_allclose(loss, expected, rtol=1e-9)
+    np.testing.assert_allclose(gradient, expected_gradient, rtol=1e-9)
+
+
+@pytest.mark.usefixtures("float64")
+def test_one_interval_a_segment_is_denoising():
+    x, z = jax.random.normal(jax.random.key(0), (2, 12, 3))
+
+    @jax.jit
+    def run(x, z):
+        loss, metrics = segment_consistency(
+            random_net(0), x, jax.random.key(1), segments=16, intervals=1, coupling=given(x, z)
+        )
+        expected, _ = denoising(
+            random_net(0), x, jax.random.key(1), times=lambda key, n: metrics["t"], path=paths.cosine,
+            weight=lambda t: 1 / jnp.sin(jnp.pi / 2 * t) ** 2, coupling=given(x, z),
+            distance=partial(distances.pseudo_huber, c=1e-4),
+        )  # fmt: skip
+        return loss, expected
+
+    loss, expected = run(x, z)
+    np.testing.assert_allclose(loss, expected, rtol=1e-9)
+
+
+# ---- The exact solution ----------------------------------------------------------------------------------------------
+
+
+def root_variance(t: Any) -> Any:
+    return jnp.hypot(jnp.cos(jnp.pi / 2 * t) * DATA.std, jnp.sin(jnp.pi / 2 * t))
+
+
+def angle(t: Any) -> Any:
+    return jnp.arctan2(jnp.sin(jnp.pi / 2 * t), jnp.cos(jnp.pi / 2 * t) * DATA.std)
+
+
+def ideal_factor(t: Any, r: Any) -> Any:
+    ratio = jnp.sin(jnp.pi / 2 * r) / jnp.sin(jnp.pi / 2 * t)
+    return (root_variance(r) / root_variance(t) - ratio) / (jnp.cos(jnp.pi / 2 * r) - jnp.cos(jnp.pi / 2 * t) * ratio)
+
+
+def segment_end(t: Any, segments: int) -> Any:
+    """The end of the segment whose upper edge is included."""
+    return (jnp.ceil(t * segments - 1e-9) - 1) / segments
+
+
+def ideal(segments: int) -> Net:
+    return lambda x, t: ideal_factor(t, segment_end(t, segments))[:, None] * x
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("segments", [1, 2, 3, 4, 8, 16])
+def test_ddim_with_the_ideal_network_follows_the_flow_in_any_number_of_steps(segments):
+    x = jnp.linspace(-2, 2, 5)[:, None]
+    got = ddim(ideal(segments), x, grids.linear(segments), path=paths.cosine)
+    np.testing.assert_allclose(got, gaussian_flow_map(DATA, paths.cosine, x, 1.0, 0.0), rtol=1e-11)
+
+
+@pytest.mark.usefixtures("float64")
+def test_ideal_network_lies_between_denoiser_and_consistency_function():
+    x, t = jnp.ones((4, 1)), jnp.asarray([0.2, 0.5, 0.8, 1.0])
+    exact = gaussian_denoiser(DATA, paths.cosine, x, t)[:, 0]
+    np.testing.assert_allclose(ideal_factor(t, t - 1e-6), exact, rtol=1e-5, atol=1e-5)
+    end = gaussian_flow_map(DATA, paths.cosine, x, t, 0.0)[:, 0]
+    np.testing.assert_allclose(ideal_factor(t, jnp.zeros(4)), end, rtol=1e-12)
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("n", [4, 64])
+def test_denoiser_in_n_segments_shrinks_by_the_product_of_cosines(n):
+    """What the model is with many segments: a diffusion model, and its sampler's standard deviation."""
+    times = grids.linear(n)
+    got = ddim(partial(gaussian_denoiser, DATA, paths.cosine), jnp.ones((1, 1)), times, path=paths.cosine)
+    product = np.prod(np.cos(np.diff(np.asarray(angle(jnp.asarray([*times, 0.0]))))))
+    np.testing.assert_allclose(got, DATA.std * product, rtol=1e-10)
+    assert 1 - product < 1.5 / n
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize(("segments", "order"), [(1, 2), (3, 1)])
+@pytest.mark.parametrize("distilled", [False, True])
+def test_target_of_the_ideal_network(distilled, segments, order):
+    """Its mean given x_t is (cos(theta_t - theta_s) - 1) sqrt(V_r/V_t) / (alpha_r - alpha_t sigma_r/sigma_t) x_t off.
+
+    In training that is a mean, and with an exact teacher and plain DDIM it is the target itself. The goal is linear in
+    x and z, so two runs with the same key give both coefficients at every level.
+    """
+    run = recorder(
+        ideal(segments), segments=segments, eta=0.0,
+        teacher=partial(gaussian_denoiser, DATA, paths.cosine) if distilled else None,
+    )  # fmt: skip
+    one, none = jnp.ones((256, 1)), jnp.zeros((256, 1))
+    largest = []
+    for intervals in (16, 32, 64):
+        t, of_x = (np.asarray(a) for a in run(one, none, intervals))
+        of_x, of_z = of_x[:, 0], np.asarray(run(none, one, intervals)[1][:, 0])
+        alpha, sigma = np.cos(np.pi / 2 * t), np.sin(np.pi / 2 * t)
+        if distilled:
+            np.testing.assert_allclose(of_x * sigma, of_z * alpha, rtol=1e-8, atol=1e-10)
+        slope = (of_x * alpha * DATA.std**2 + of_z * sigma) / root_variance(t) ** 2
+        s, r = t - 1 / (segments * intervals), segment_end(t, segments)
+        whole = np.cos(np.pi / 2 * r) - alpha * np.sin(np.pi / 2 * r) / sigma
+        off = (np.cos(angle(t) - angle(s)) - 1) * root_variance(r) / root_variance(t) / whole
+        np.testing.assert_allclose(slope - ideal_factor(t, r), off, rtol=1e-6, atol=1e-10)
+        largest.append(np.abs(off).max())
+    # Second order in the step, and first in the last interval of a segment of noise, which is itself as short.
+    np.testing.assert_allclose(np.log2(np.divide(largest[:-1], largest[1:])), order, atol=0.3)
+    assert largest[-1] < 0.05
+
+
+# ---- aDDIM -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize(("eta", "golden"), [(0.0, 0.87743), (0.1, 0.89144), (0.75, 0.97729), (1.0, 1.00823)])
+def test_addim_golden(eta, golden):
+    """One step t = 0.9 -> 0.5 with the exact denoiser of many elements: its standard deviation over the flow's."""
+    t, s = jnp.asarray([0.9]), jnp.asarray([0.5])
+    x_t = root_variance(t)[:, None] * jnp.asarray([[1.0, -1.0, 1.0, -1.0]])
+    posterior_variance = (DATA.std * paths.cosine.sigma(t) / root_variance(t)) ** 2
+    prediction = gaussian_denoiser(DATA, paths.cosine, x_t, t)
+    x_s, extra = addim(paths.cosine, x_t, prediction, eta * posterior_variance, t, s)
+    factor = x_s / (x_t * (root_variance(s) / root_variance(t))[:, None])
+    difference = angle(t) - angle(s)
+    sines = jnp.hypot(jnp.sin(angle(t)) * jnp.sin(angle(s)), jnp.sqrt(eta) * jnp.sin(difference))
+    exact = jnp.cos(angle(t)) * jnp.cos(angle(s)) + sines
+    np.testing.assert_allclose(factor[0], exact[0], rtol=1e-12)
+    np.testing.assert_allclose(factor[0], golden, atol=6e-6)
+    plain, nothing = addim(paths.cosine, x_t, prediction, jnp.zeros(1), t, s)
+    np.testing.assert_allclose(x_s - extra, plain, rtol=1e-12)
+    np.testing.assert_array_equal(nothing, 0)
+
+
+def test_addim_where_there_is_nothing_to_scale():
+    """No noise in x_t, no noise at s, no variance: finite, and DDIM."""
+    t, s = jnp.asarray([0.5, 0.5, 0.1]), jnp.asarray([0.4, 0.0, 0.0])
+    prediction = jnp.ones((3, 4))
+    x_t = paths.cosine.alpha(t)[:, None] * prediction
+    for variance in (0.0, 0.3):
+        x_s, extra = addim(paths.cosine, x_t, prediction, jnp.full(3, variance), t, s)
+        assert jnp.isfinite(x_s).all()
+        np.testing.assert_allclose(extra, 0, atol=1e-6)
+        np.testing.assert_allclose(x_s, paths.cosine.alpha(s)[:, None] * prediction, atol=1e-6)
+
+
+# ---- Arithmetic ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("segments", [1, 4])
+@pytest.mark.parametrize("distilled", [False, True])
+def test_float32_at_the_largest_published_number_of_intervals(distilled, segments):
+    """1280 intervals in every segment, against the algorithm as printed in float64 at the same levels."""
+    teacher, intervals = random_net(1) if distilled else None, 1280
+    generator = np.random.default_rng(0)
+    x, z = generator.normal(size=(2, 4096, 3)).astype(np.float32)
+    run = recorder(random_net(0), segments=segments, teacher=teacher)
+    t, goal = run(jnp.asarray(x), jnp.asarray(z), intervals)
+    assert goal.dtype == jnp.float32
+    levels = np.rint(np.asarray(t, np.float64) * segments * intervals).astype(int)
+    with jax.enable_x64(True):
+        exact = published_target(
+            paths.cosine, x.astype(float), z.astype(float), levels, segments, intervals, random_net(0), teacher, None,
+            0.75,
+        )  # fmt: skip
+    error = np.linalg.norm(goal - exact, axis=1) / np.linalg.norm(exact, axis=1)
+    # The largest is in a segment's first few intervals, whose length float32 times know to 1e-3.
+    assert error.max() < 1e-3
+    assert np.median(error) < 1e-6
+
+
+def test_the_network_is_never_asked_at_the_data():
+    @jax.jit
+    def run():
+        asked = []
+
+        def net(x, t):
+            asked.append(t)
+            return x
+
+        segment_consistency(net, jnp.ones((64, 3)), jax.random.key(0), segments=2, intervals=2, teacher=net)
+        return asked
+
+    asked = run()
+    assert len(asked) == 3
+    assert all((t > 0).all() for t in asked)
+
+
+@pytest.mark.parametrize("distilled", [False, True])
+def test_finite_at_every_level_under_one_program(distilled):
+    """Images, a network that takes ln t, NaNs forbidden on the way; the number of intervals is traced."""
+    x = jax.random.normal(jax.random.key(0), (256, 2, 2, 1))
+    traces = []
+
+    def net(a):
+        return lambda x, t: (a * x + jnp.log(t).reshape(-1, 1, 1, 1)).astype(jnp.bfloat16)
+
+    @jax.jit
+    @partial(jax.value_and_grad, has_aux=True)
+    def step(a, intervals):
+        traces.append(intervals)
+        loss, metrics = segment_consistency(
+            net(a), x, jax.random.key(1), segments=4, intervals=intervals, teacher=net(0.5) if distilled else None
+        )
+        return loss.sum(), (loss, metrics)
+
+    with jax.debug_nans(True):
+        for intervals in (1, 2, 16):
+            (_, (loss, metrics)), gradient = step(0.7, jnp.asarray(intervals))
+            assert jnp.isfinite(loss).all()
+            assert jnp.isfinite(gradient)
+            assert {loss.dtype, *(value.dtype for value in metrics.values())} == {jnp.dtype(jnp.float32)}
+            assert (metrics["t"] < 1.5 / (4 * intervals)).any()  # next to the data
+            assert metrics["t"].max() == 1
+    assert len(traces) == 1
+
+
+@pytest.mark.usefixtures("unchecked_shapes")
+@pytest.mark.parametrize("net", [lambda x, t: x.mean(axis=1, keepdims=True), lambda x, t: x[:1]])
+def test_wrong_output_shape(net):
+    with pytest.raises(ValueError, match=r"\(4, 3\)"):
+        jax.eval_shape(partial(segment_consistency, net, segments=2, intervals=2), jnp.ones((4, 3)), jax.random.key(0))

@@ -1,0 +1,419 @@
+"""Steps at the exact consistency function, with the exact teacher, and over reference sets of every size.
+
+For Gaussian data every step multiplies x_t - m by a number, so what a step does is a number against a formula:
+`steps.euler` on the EDM path shrinks by cos(theta_t - theta_s), theta = arctan(t / std), as `steps.same_noise` does in
+the mean; `steps.heun` stretches by {1 + h/2 [l_t + l_s (1 + h l_t)]} / sqrt(V_s / V_t), l = t / V, h = s - t.
+"""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from losses import consistency, distances, pairs, paths, steps, weights
+from losses.types import Step
+from tests.losses.quadrature import Nodes, mixture, repeat, signs
+from tests.oracles import (
+    PATHS,
+    Gaussian,
+    Mixture,
+    gaussian_consistency,
+    gaussian_denoiser,
+    gaussian_velocity,
+    mixture_consistency,
+    mixture_velocity,
+)
+
+KARRAS = {"sigma_min": 0.002, "sigma_max": 80.0, "rho": 7.0}
+
+
+def grid_of(points: int) -> jax.Array:
+    return pairs.karras_time(jnp.arange(points), points, **KARRAS)
+
+
+def solver(name: str, velocity: Any) -> Step:
+    """A step by name; the first has no teacher."""
+    if name == "same_noise":
+        return steps.same_noise
+    return partial({"euler": steps.euler, "heun": steps.heun}[name], velocity=velocity)
+
+
+def intervals_times(nodes: Nodes, grid: jax.Array) -> tuple[Nodes, Any]:
+    """Every interval of a grid once for every node, and the pair law that says so."""
+    n = len(grid) - 1
+    t, s = (jnp.tile(edge, len(nodes.x)) for edge in (grid[1:], grid[:-1]))
+    return repeat(nodes, n), lambda key, batch: (t, s, jnp.ones_like(t))
+
+
+# ---- Distillation ----------------------------------------------------------------------------------------------------
+
+
+def exact_loss(step: str, grid: jax.Array, path: paths.Path = paths.edm) -> float:
+    """Mean over intervals and data of the squared l2 at the exact f, an expectation: its differences are affine."""
+    data = Gaussian()
+    nodes, law = intervals_times(signs(data), grid)
+    f = partial(gaussian_consistency, data, path, end=float(grid[0]))
+
+    @jax.jit
+    def mean():
+        loss, _ = consistency(
+            f, nodes.x, jax.random.key(0), pairs=law, step=solver(step, partial(gaussian_velocity, data, path)),
+            distance=distances.l2, path=path, coupling=nodes.coupling,
+        )  # fmt: skip
+        return nodes.mean(loss)
+
+    return float(mean())
+
+
+ORDERS = {"same_noise": 2, "euler": 4, "heun": 6}
+CARD = {
+    "same_noise": [8.4e-3, 2.2e-3, 5.1e-4, 1.3e-4],
+    "euler": [1.5e-4, 8.2e-6, 5.2e-7, 3.1e-8],
+    "heun": [1.80e-5, 2.15e-7, 2.91e-9, 4.2e-11],
+}
+"""Monte-Carlo means over the elements that the first published code gave for N = 18, 36, 72, 144."""
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("step", ORDERS)
+def test_loss_at_the_solution_falls_with_the_grid(step):
+    """As h^2 for the pair of the same noise, h^4 for Euler and h^6 for Heun, since 80 / 0.002 are kept fixed."""
+    got = [exact_loss(step, grid_of(points)) for points in (18, 36, 72, 144)]
+    np.testing.assert_allclose(got, CARD[step], rtol=0.1)
+    np.testing.assert_allclose(np.log(got[2] / got[3]) / np.log(143 / 71), ORDERS[step], atol=0.1)
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("name", ["cosine", "trigflow"])
+@pytest.mark.parametrize("step", ORDERS)
+def test_order_on_other_paths(step, name):
+    path, low, high = PATHS[name]
+    fine, finer = (exact_loss(step, jnp.linspace(low, high, n + 1), path) for n in (100, 200))
+    np.testing.assert_allclose(np.log2(fine / finer), ORDERS[step], atol=0.06)
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("step", ORDERS)
+def test_order_on_a_mixture(step):
+    """Squared distance at the exact f of two modes, one pair of levels: h^2, h^4 and h^6."""
+    data, t = Mixture(), 0.6
+    nodes = mixture(data, t, n=60, inner=1 if step != "same_noise" else 8)
+    f = partial(mixture_consistency, data, paths.edm)
+
+    @jax.jit
+    def loss(h):
+        law = lambda key, n: (jnp.full(n, t), jnp.full(n, t - h), jnp.ones(n))
+        loss, _ = consistency(
+            f, nodes.x, jax.random.key(0), pairs=law, step=solver(step, partial(mixture_velocity, data, paths.edm)),
+            distance=distances.l2, coupling=nodes.coupling,
+        )  # fmt: skip
+        return nodes.mean(loss)
+
+    sizes = [float(loss(h)) for h in (0.01, 0.005, 0.0025)]
+    np.testing.assert_allclose(np.log2(np.divide(sizes[:-1], sizes[1:])), ORDERS[step], atol=0.15)
+
+
+def fixed_point(step: str, grid: jax.Array, path: paths.Path, data: Gaussian) -> float:
+    """Output standard deviation over that of the ODE, when every level is regressed on the one below.
+
+    With f(x, t) = k x and the target x_s itself, each level's least squares gives k / k_s; f is their product.
+    """
+    nodes, law = intervals_times(signs(data), grid)
+    n = len(grid) - 1
+
+    @jax.jit
+    def gradient(k):
+        def objective(k):
+            loss, _ = consistency(
+                lambda x, t: jnp.tile(k, 4)[:, None] * x, nodes.x, jax.random.key(0), pairs=law, path=path,
+                step=solver(step, partial(gaussian_velocity, data, path)), target=lambda x, s: x,
+                distance=distances.l2, coupling=nodes.coupling,
+            )  # fmt: skip
+            return nodes.mean(loss)
+
+        return jax.grad(objective)(k)
+
+    at_0, at_1 = gradient(jnp.zeros(n)), gradient(jnp.ones(n))
+    product = jnp.prod(at_0 / (at_0 - at_1))
+    first, last = (jnp.hypot(path.alpha(t) * data.std, path.sigma(t)) for t in (grid[0], grid[-1]))
+    return float(product * last / first)
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize(("points", "golden"), [(11, 0.7528), (18, 0.8461), (41, 0.9314)])
+def test_euler_distillation_ends_at_the_product_of_cosines(points, golden):
+    """A perfect teacher does not help: it is the fixed point of training."""
+    data, grid = Gaussian(0.0, 0.5), grid_of(points)
+    got = fixed_point("euler", grid, paths.edm, data)
+    np.testing.assert_allclose(got, np.prod(np.cos(np.diff(np.arctan(grid / data.std)))), rtol=1e-11)
+    np.testing.assert_allclose(got, golden, atol=6e-5)
+    np.testing.assert_allclose(fixed_point("same_noise", grid, paths.edm, data), got, rtol=1e-11)
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize(("points", "golden"), [(11, 1.1746), (18, 1.0553), (41, 1.0093)])
+def test_heun_distillation_ends_a_little_too_wide(points, golden):
+    data, grid = Gaussian(0.0, 0.5), np.asarray(grid_of(points))
+    s, t = grid[:-1], grid[1:]
+    variance_s, variance_t, h = 0.25 + s**2, 0.25 + t**2, s - t
+    stretch = 1 + h / 2 * (t / variance_t + s / variance_s * (1 + h * t / variance_t))
+    got = fixed_point("heun", jnp.asarray(grid), paths.edm, data)
+    np.testing.assert_allclose(got, np.prod(stretch / np.sqrt(variance_s / variance_t)), rtol=1e-11)
+    np.testing.assert_allclose(got, golden, atol=6e-5)
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("name", ["cosine", "linear"])
+def test_fixed_points_on_other_paths(name):
+    """Same noise: cosines of arctan(sigma / (alpha std)) everywhere. Euler: 1 + h V'/(2V) a step, which differs."""
+    path, low, high = PATHS[name]
+    data, grid = Gaussian(0.0, 0.7), jnp.linspace(low, high, 9)
+    alpha, sigma = path.alpha(grid) * data.std, path.sigma(grid)
+    got = fixed_point("same_noise", grid, path, data)
+    np.testing.assert_allclose(got, np.prod(np.cos(np.diff(np.arctan2(sigma, alpha)))), rtol=1e-11)
+
+    e = 1e-5
+    variance = lambda t: (np.asarray(path.alpha(t)) * data.std) ** 2 + np.asarray(path.sigma(t)) ** 2
+    t, h = grid[1:], np.asarray(grid[:-1] - grid[1:])
+    rate = (variance(t + e) - variance(t - e)) / (2 * e)
+    expected = np.prod((1 + h * rate / (2 * variance(t))) * np.sqrt(variance(t) / variance(grid[:-1])))
+    np.testing.assert_allclose(fixed_point("euler", grid, path, data), expected, rtol=1e-8)
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("step", ["euler", "heun"])
+def test_teacher_of_data_as_wide_as_the_noise_stands_still(step):
+    """TrigFlow with s = sigma_data: the velocity is 0, one step from anywhere is exact."""
+    path = PATHS["trigflow"].path
+    got = fixed_point(step, jnp.asarray([0.01, 1.55]), path, Gaussian(0.0, 0.5))
+    np.testing.assert_allclose(got, 1, rtol=1e-12)
+
+
+def test_euler_reaches_the_data_and_asks_the_teacher_once():
+    asked = []
+
+    def velocity(x_t, t):
+        asked.append(t)
+        return (x_t - 0.3) / t[:, None]
+
+    x, z, t = jnp.ones((4, 3)), jnp.full((4, 3), 2.0), jnp.full(4, 1.5)
+    x_s = steps.euler(paths.edm, x, z, t, jnp.zeros(4), velocity=velocity)
+    np.testing.assert_allclose(x_s, 0.3, rtol=1e-5)
+    assert [float(t[0]) for t in asked] == [1.5]
+    asked.clear()
+    steps.heun(paths.edm, x, z, t, jnp.full(4, 0.5), velocity=velocity)
+    assert [float(t[0]) for t in asked] == [1.5, 0.5]
+
+
+# ---- Reference sets --------------------------------------------------------------------------------------------------
+
+
+posterior_mean = jax.jit(steps.posterior_mean, static_argnums=0)
+reference_average = jax.jit(steps.reference_average, static_argnums=0)
+
+
+def direct_mean(path: paths.Path, x: Any, z: Any, t: jax.Array, references: Any, allowed: Any) -> np.ndarray:
+    """E[x | x_t, set] from its definition, in float64."""
+    x, z, references = (np.asarray(a, np.float64).reshape(len(a), -1) for a in (x, z, references))
+    alphas, sigmas = path.alpha(t), path.sigma(t)
+    result = []
+    for i in range(len(x)):
+        alpha, sigma = float(alphas[i]), float(sigmas[i])
+        members = np.concatenate([x[i : i + 1], references[np.asarray(allowed[i])]])
+        logits = -(((alpha * x[i] + sigma * z[i] - alpha * members) ** 2).sum(axis=1)) / (2 * sigma**2)
+        mass = np.exp(logits - logits.max())
+        result.append(mass @ members / mass.sum())
+    return np.stack(result)
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("name", PATHS)
+def test_average_is_its_definition_on_every_path(name):
+    path, low, high = PATHS[name]
+    x, z, references = jax.random.normal(jax.random.key(0), (3, 6, 2, 2))
+    references = references[:5]
+    allowed = jax.random.bernoulli(jax.random.key(1), 0.6, (6, 5))
+    t = jnp.linspace(low, high, 6)
+    mean = posterior_mean(path, x, z, t, references=references, allowed=allowed)
+    exact = direct_mean(path, x, z, t, references, allowed).reshape(x.shape)
+    np.testing.assert_allclose(mean, exact, rtol=1e-9, atol=1e-11)
+    # The step holds that prediction and its noise fixed.
+    s = 0.6 * t
+    x_s = reference_average(path, x, z, t, s, references=references, allowed=allowed)
+    column = lambda c: c[:, None, None]
+    noise = (paths.interpolate(path, x, z, t) - column(path.alpha(t)) * exact) / column(path.sigma(t))
+    expected = column(path.alpha(s)) * exact + column(path.sigma(s)) * noise
+    np.testing.assert_allclose(x_s, expected, rtol=1e-8, atol=1e-11)
+
+
+@pytest.mark.parametrize(("n", "compiled"), [(0, False), (7, True)])
+def test_without_references_it_is_consistency_training_bit_for_bit(n, compiled):
+    x, references = jax.random.normal(jax.random.key(0), (16, 12)), jnp.ones((n, 12))
+    step = partial(steps.reference_average, references=references, allowed=jnp.zeros((16, n), bool))
+    weight = 0.3 * jax.random.normal(jax.random.key(2), (12, 12))
+
+    def objective(step, weight):
+        net = lambda x, t: jnp.tanh(x @ weight) / (1 + t[:, None])
+        loss, _ = consistency(net, x, jax.random.key(1), pairs=partial(pairs.ect, stage=2), step=step)
+        return loss.sum(), loss
+
+    results = []
+    for candidate in (step, steps.same_noise):
+        call = jax.value_and_grad(partial(objective, candidate), has_aux=True)
+        results.append((jax.jit(call) if compiled else call)(weight))
+    for ours, theirs in zip(jax.tree.leaves(results[0]), jax.tree.leaves(results[1]), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def draws(n: int, t: float, path: paths.Path = paths.edm, count: int = 100_000) -> tuple[np.ndarray, ...]:
+    """x_t, posterior mean over n examples of which x is one, and E[x | x_t], of independent sets of N(0.3, 0.7^2)."""
+    data = Gaussian()
+    key_x, key_z, key_references = jax.random.split(jax.random.key(n), 3)
+    x = data.mean + data.std * jax.random.normal(key_x, (count, 1, 1))
+    z = jax.random.normal(key_z, (count, 1, 1))
+    references = data.mean + data.std * jax.random.normal(key_references, (count, n - 1, 1))
+    time = jnp.full(1, t)
+
+    @jax.jit
+    @jax.vmap
+    def average(x, z, references):
+        return steps.posterior_mean(path, x, z, time, references=references, allowed=jnp.ones((1, n - 1), bool))
+
+    mean = average(x, z, references)[:, 0, 0]
+    x_t = paths.interpolate(path, x[:, 0], z[:, 0], jnp.full(count, t))[:, 0]
+    return tuple(np.asarray(a, np.float64) for a in (x_t, mean, gaussian_denoiser(data, path, x_t, t)))
+
+
+def regression(x_t: np.ndarray, y: np.ndarray) -> tuple[float, float]:
+    """Slope of y on x_t, and its standard error."""
+    centred = x_t - x_t.mean()
+    slope = centred @ y / (centred @ centred)
+    residual = y - y.mean() - slope * centred
+    return slope, np.sqrt(np.sum((centred * residual) ** 2)) / (centred @ centred)
+
+
+@pytest.mark.parametrize(("n", "golden"), [(1, 0.328), (2, 0.183), (8, 0.0515), (64, 0.0072)])
+def test_average_is_unbiased_and_its_variance_falls(n, golden):
+    """For every size of the set its regression on x_t is the exact denoiser: slope s^2 / (s^2 + t^2) = 0.3289."""
+    x_t, mean, denoised = draws(n, 1.0)
+    slope, error = regression(x_t, mean)
+    assert abs(slope - 0.49 / 1.49) < 4 * error, (slope, error)
+    assert error < 0.002
+    difference = mean - denoised
+    assert abs(difference.mean()) < 4 * difference.std() / np.sqrt(len(mean))
+    squared = difference**2
+    # The golden values were drawn too, with as many numbers, and rounded.
+    assert abs(squared.mean() - golden) < 5.7 * squared.std() / np.sqrt(len(mean)) + 0.01 * golden, squared.mean()
+    if n == 1:
+        np.testing.assert_allclose(squared.mean(), 0.49 / 1.49, rtol=0.02)  # the posterior variance
+
+
+@pytest.mark.parametrize(("t", "biased", "exact"), [(1.0, 0.28, 0.329), (0.2, 0.74, 0.925)])
+def test_a_set_without_the_parent_would_be_biased(t, biased, exact):
+    """Why x is always in its set. The same numbers, with the weight of x taken out by hand."""
+    data, count, n = Gaussian(), 100_000, 8
+    generator = np.random.default_rng(0)
+    x = data.mean + data.std * generator.normal(size=count)
+    x_t = x + t * generator.normal(size=count)
+    references = data.mean + data.std * generator.normal(size=(count, n))
+    logits = -((x_t[:, None] - references) ** 2) / (2 * t**2)
+    mass = np.exp(logits - logits.max(axis=1, keepdims=True))
+    slope, error = regression(x_t, (mass * references).sum(axis=1) / mass.sum(axis=1))
+    assert abs(slope - biased) < 4 * error + 0.005
+    slope, error = regression(*draws(n, t)[:2])
+    assert abs(slope - exact) < 4 * error + 0.0005
+
+
+def test_target_is_unbiased_on_another_path():
+    """Regression of x_s on x_t: (alpha_s alpha_t std^2 + sigma_s sigma_t) / V_t, that of the pair of the same noise."""
+    path, t, s, std = paths.cosine, 0.6, 0.35, 0.7
+    x_t, mean, _ = draws(8, t, path)
+    (alpha_t, sigma_t), (alpha_s, sigma_s) = ([float(c(jnp.asarray(r))) for c in path] for r in (t, s))
+    x_s = alpha_s * mean + sigma_s / sigma_t * (x_t - alpha_t * mean)
+    slope, error = regression(x_t, x_s)
+    exact = (alpha_s * alpha_t * std**2 + sigma_s * sigma_t) / ((alpha_t * std) ** 2 + sigma_t**2)
+    assert abs(slope - exact) < 4 * error
+    assert error < 1e-3
+
+
+def test_only_the_same_class_counts():
+    """Two classes far apart and much noise: the average of an image lies within its class, and of others has both."""
+    labels = jnp.asarray([0, 0, 1, 1, 1])
+    np.testing.assert_array_equal(
+        steps.others(5, labels),
+        [[0, 1, 0, 0, 0], [1, 0, 0, 0, 0], [0, 0, 0, 1, 1], [0, 0, 1, 0, 1], [0, 0, 1, 1, 0]],
+    )
+    np.testing.assert_array_equal(steps.others(3), 1 - np.eye(3))
+    x = jnp.asarray([-1.0, -1.1, 1.0, 1.1, 1.2])[:, None] * jnp.ones((5, 4))
+    z, t = jax.random.normal(jax.random.key(0), (5, 4)), jnp.full(5, 50.0)
+    average = partial(posterior_mean, paths.edm, x, z, t, references=x)
+    inside = average(allowed=steps.others(5, labels))
+    assert (inside[:2] < -1).all()
+    assert (inside[2:] > 1).all()
+    np.testing.assert_allclose(inside, direct_mean(paths.edm, x, z, t, x, steps.others(5, labels)), rtol=1e-5)
+    assert (jnp.abs(average(allowed=steps.others(5))) < 0.6).all()
+
+
+def test_the_batch_as_its_own_set_counts_each_image_once():
+    x, z = jax.random.normal(jax.random.key(0), (2, 6, 3))
+    t = jnp.full(6, 2.0)
+    exact = direct_mean(paths.edm, x, z, t, x, steps.others(6))
+    got = posterior_mean(paths.edm, x, z, t, references=x, allowed=steps.others(6))
+    np.testing.assert_allclose(got, exact, rtol=1e-5, atol=1e-6)
+
+
+def test_copies_in_the_set_weigh_what_they_weigh():
+    """Two copies of x and three of another image, at a noise level where both matter."""
+    x = jnp.asarray([[0.4, -0.3]])
+    z, other, t = jnp.asarray([[0.2, 1.0]]), jnp.asarray([[-0.5, 0.1]]), jnp.asarray([0.7])
+    references = jnp.concatenate([x, x, other, other, other])
+    allowed = jnp.ones((1, 5), bool)
+    got = posterior_mean(paths.edm, x, z, t, references=references, allowed=allowed)
+    ratio = np.exp(-np.sum((x + 0.7 * z - other) ** 2) / 0.98 + np.sum((0.7 * z) ** 2) / 0.98)
+    np.testing.assert_allclose(got, (3 * x + 3 * ratio * other) / (3 + 3 * ratio), rtol=1e-5)
+
+
+@pytest.mark.parametrize("t", [0.002, 0.05, 1.0, 30.0, 80.0])
+def test_large_images_in_float32(t):
+    """3072 elements: at t = 0.002 the logits of the others are -1e8 and x has all the weight, not nearly all."""
+    x, z = jax.random.normal(jax.random.key(0), (2, 8, 32, 32, 3)) * jnp.asarray([0.5, 1.0]).reshape(2, 1, 1, 1, 1)
+    time = jnp.full(8, t)
+    got = posterior_mean(paths.edm, x, z, time, references=x, allowed=steps.others(8))
+    assert got.dtype == jnp.float32
+    if t < 1:
+        np.testing.assert_array_equal(got, x)
+    exact = direct_mean(paths.edm, x, z, time, x, steps.others(8)).reshape(x.shape)
+    np.testing.assert_allclose(got, exact, atol=2e-5)
+
+
+def test_step_to_the_data_is_the_average_and_takes_ects_first_stage():
+    x, z = jax.random.normal(jax.random.key(0), (2, 6, 3))
+    t = jnp.full(6, 1.2)
+    arguments = {"references": x, "allowed": steps.others(6)}
+    mean = posterior_mean(paths.edm, x, z, t, **arguments)
+    step = partial(reference_average, **arguments)
+    np.testing.assert_allclose(step(paths.edm, x, z, t, jnp.zeros(6)), mean, rtol=1e-5, atol=1e-6)
+    # The recipe then regresses on the average itself.
+    loss, _ = consistency(
+        lambda x, t: 0.5 * x, x, jax.random.key(0), pairs=lambda key, n: (t, jnp.zeros(n), jnp.ones(n)), step=step,
+        distance=distances.l2, coupling=lambda key, x: (x, z),
+    )  # fmt: skip
+    np.testing.assert_allclose(loss, jnp.sum((0.5 * (x + 1.2 * z) - mean) ** 2, axis=1), rtol=1e-5)
+
+
+def test_reference_average_trains_under_jit_with_finite_gradients():
+    x = 0.5 * jax.random.normal(jax.random.key(0), (16, 4, 4, 3))
+    law = partial(pairs.ect, stage=0, weight=partial(weights.edm_weight, sigma_data=0.5))
+    step = partial(steps.reference_average, references=x, allowed=steps.others(16))
+
+    @jax.jit
+    @jax.grad
+    def gradient(a):
+        net = lambda x, t: a * x / (1 + t.reshape(-1, 1, 1, 1))
+        return consistency(net, x, jax.random.key(1), pairs=law, step=step)[0].mean()
+
+    assert jnp.isfinite(gradient(1.0))
+    assert gradient(1.0) != 0
