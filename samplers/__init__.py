@@ -1,8 +1,11 @@
 """Samplers of consistency and flow models, all (net, x, times, ...) -> x, and their time grids; needs jax alone."""
 
-from . import grids, noise
+from . import editing, grids, noise
+from .addim import addim, addim_step
 from .consistency import multistep_consistency
 from .ddim import ddim
+from .edge_skipping import edge_skipping
+from .editing import edit
 from .edm_stochastic import Churn, edm_stochastic
 from .euler import euler
 from .heun import heun
@@ -10,7 +13,12 @@ from .noise import normal, sample_keys
 
 __all__ = [
     "Churn",
+    "addim",
+    "addim_step",
     "ddim",
+    "edge_skipping",
+    "edit",
+    "editing",
     "edm_stochastic",
     "euler",
     "grids",

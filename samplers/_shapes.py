@@ -7,10 +7,10 @@ where jax alone is installed; there the annotation is documentation and means th
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from jaxtyping import Array, Float, Key
+    from jaxtyping import Array, Bool, Float, Key
 else:
     try:
-        from jaxtyping import Array, Float, Key
+        from jaxtyping import Array, Bool, Float, Key
     except ModuleNotFoundError:
         from jax import Array
 
@@ -20,6 +20,6 @@ else:
             def __class_getitem__(cls, item):
                 return item[0]
 
-        Key = Float
+        Bool = Key = Float
 
-__all__ = ["Array", "Float", "Key"]
+__all__ = ["Array", "Bool", "Float", "Key"]
