@@ -1,24 +1,38 @@
 """Networks, and the functions from network to network: preconditioning and guidance."""
 
-from . import embeddings, preconditioning
+from . import embeddings, preconditioning, vgg
+from .adm import ADMUNet, adm
 from .attention import Attention, softmax_attention
 from .dit import SIZES, DiT
+from .edm2 import EDM2_SIZES, EDM2UNet, edm2, edm2_scm
+from .edm2_blocks import project_weights, projected
 from .guidance import guide
+from .log_variance import LogVariance
 from .mlp import MLP
 from .net import Net
 from .unet import SongUNet, ddpmpp, ncsnpp
 
 __all__ = [
+    "EDM2_SIZES",
     "MLP",
     "SIZES",
+    "ADMUNet",
     "Attention",
     "DiT",
+    "EDM2UNet",
+    "LogVariance",
     "Net",
     "SongUNet",
+    "adm",
     "ddpmpp",
+    "edm2",
+    "edm2_scm",
     "embeddings",
     "guide",
     "ncsnpp",
     "preconditioning",
+    "project_weights",
+    "projected",
     "softmax_attention",
+    "vgg",
 ]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import DTypeLike
@@ -14,6 +16,7 @@ from .attention import Attention, SelfAttention, softmax_attention
 from .conditioning import Conditioning
 from .embeddings import grid_positions
 from .net import check_conditions
+from .pixel_norm import pixel_norm
 
 xavier, zeros = nn.initializers.xavier_uniform(), nn.initializers.zeros
 
@@ -50,6 +53,7 @@ class DiT(nn.Module):
         num_classes: 0 for an unconditional network. Otherwise labels lie in [0, num_classes], and
             `num_classes` itself is the null class.
         second_time: whether the network takes a second time s.
+        double_norm: give the modulating scales and shifts unit mean square over the features (sCM).
         dropout: rate on the output of each attention and MLP branch while training; key `dropout`.
         time_scale: factor on t and s before their embedding (SiT 1; DiT's integer steps 1000).
         remat: recompute each block in the backward pass instead of keeping its activations.
@@ -65,6 +69,7 @@ class DiT(nn.Module):
     mlp_ratio: int = 4
     num_classes: int = 0
     second_time: bool = False
+    double_norm: bool = False
     dropout: float = 0.0
     time_scale: float = 1.0
     remat: bool = False
@@ -111,12 +116,19 @@ class DiT(nn.Module):
             length=self.depth,
             unroll=self.unroll,
         )
-        h, _ = blocks(self.heads, self.mlp_ratio, self.dropout, not train, self.dtype, self.attention, name="blocks")(
-            h, condition
-        )
+        h, _ = blocks(
+            self.heads,
+            self.mlp_ratio,
+            self.double_norm,
+            self.dropout,
+            not train,
+            self.dtype,
+            self.attention,
+            name="blocks",
+        )(h, condition)
 
-        shift, scale = _modulation(condition, 2, self.width)
-        h = _modulate(h, shift, scale)
+        shift, scale = _modulation(condition, 2, self.width, self.double_norm)
+        h = _modulate(h, shift, scale, self.double_norm)
         tokens = nn.Dense(self.patch**2 * channels, kernel_init=zeros, name="final")(h)
         return unpatchify(tokens, self.patch, height, width)
 
@@ -126,6 +138,7 @@ class Block(nn.Module):
 
     heads: int
     mlp_ratio: int
+    double_norm: bool
     dropout: float
     deterministic: bool
     dtype: DTypeLike
@@ -137,31 +150,51 @@ class Block(nn.Module):
     ) -> tuple[Float[Array, "batch length width"], None]:
         """Advance the tokens by one block; the pair is the carry and the output of a scan."""
         width = h.shape[-1]
-        modulation = _modulation(condition, 6, width)
+        modulation = _modulation(condition, 6, width, self.double_norm)
         shift_attention, scale_attention, gate_attention, shift_mlp, scale_mlp, gate_mlp = modulation
         drop = nn.Dropout(self.dropout, deterministic=self.deterministic)
 
-        branch = _modulate(h, shift_attention, scale_attention).astype(self.dtype)
+        branch = _modulate(h, shift_attention, scale_attention, self.double_norm).astype(self.dtype)
         branch = SelfAttention(self.heads, self.attention, dtype=self.dtype, name="self_attention")(branch)
         h += gate_attention.astype(self.dtype) * drop(branch)
 
-        branch = _modulate(h, shift_mlp, scale_mlp).astype(self.dtype)
+        branch = _modulate(h, shift_mlp, scale_mlp, self.double_norm).astype(self.dtype)
         branch = nn.Dense(self.mlp_ratio * width, kernel_init=xavier, dtype=self.dtype, name="mlp0")(branch)
         branch = nn.Dense(width, kernel_init=xavier, dtype=self.dtype, name="mlp1")(nn.gelu(branch))
         h += gate_mlp.astype(self.dtype) * drop(branch)
         return h, None
 
 
-def _modulation(condition: Array, parts: int, width: int) -> list[Array]:
-    """Vectors [B, 1, width] from a zero-initialised linear layer of the calling module."""
-    out = nn.Dense(parts * width, kernel_init=zeros, name="modulation")(condition)
+def _modulation(condition: Array, parts: int, width: int, double_norm: bool) -> list[Array]:
+    """Vectors [B, 1, width] from a linear layer of the calling module, zero at first but for normalised shifts."""
+    bias_init = _unit_shift_bias(parts) if double_norm else zeros
+    out = nn.Dense(parts * width, kernel_init=zeros, bias_init=bias_init, name="modulation")(condition)
     return jnp.split(out[:, None, :], parts, axis=-1)
 
 
-def _modulate(h: Array, shift: Array, scale: Array) -> Array:
+def _unit_shift_bias(parts: int) -> Callable[..., Array]:
+    """Normal draws for the shifts, which lead each of the groups (shift, scale[, gate]), and zeros for the rest.
+
+    A normalised shift has unit size however small its vector is. At zero the derivative of `pixel_norm` is
+    1e4 and one step of training would turn nothing into a whole shift; a random one is as good as none, since
+    it is the same at every t and a linear layer follows.
+    """
+
+    def init(key: Array, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32) -> Array:
+        shift = jnp.arange(parts) % 3 == 0
+        draws = jax.random.normal(key, (parts, shape[0] // parts), dtype)
+        return jnp.where(shift[:, None], draws, 0).reshape(shape)
+
+    return init
+
+
+def _modulate(h: Array, shift: Array, scale: Array, double_norm: bool) -> Array:
     """Layer norm without parameters, then an affine map given from outside; float32."""
     norm = nn.LayerNorm(epsilon=1e-6, use_bias=False, use_scale=False, use_fast_variance=False)
-    return norm(h.astype(jnp.float32)) * (1.0 + scale) + shift
+    scale = 1.0 + scale
+    if double_norm:
+        scale, shift = pixel_norm(scale), pixel_norm(shift)
+    return norm(h.astype(jnp.float32)) * scale + shift
 
 
 def patchify(x: Float[Array, "batch height width channels"], patch: int) -> Float[Array, "batch length features"]:

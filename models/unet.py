@@ -37,6 +37,8 @@ class SongUNet(nn.Module):
             `num_classes` itself is the null class, a one-hot vector of zeros.
         augment_features: length of the augmentation label, 0 for none.
         second_time: whether the network takes a second noise level s, embedded like the first one.
+        double_norm: let the embedding scale and shift by vectors of unit mean square in each block (sCM),
+            where it is otherwise added.
         dropout: rate in each block while training; key `dropout`.
         dtype: compute dtype of the blocks; embeddings and the last convolution stay float32.
         attention: function (q, k, v) -> out over [B, L, H, D].
@@ -52,6 +54,7 @@ class SongUNet(nn.Module):
     num_classes: int = 0
     augment_features: int = 0
     second_time: bool = False
+    double_norm: bool = False
     dropout: float = 0.0
     dtype: DTypeLike = jnp.float32
     attention: Attention = softmax_attention
@@ -94,7 +97,9 @@ class SongUNet(nn.Module):
             resample: Callable[[Array], Array] | None = None,
         ) -> Array:
             attention = self.attention if attend else None
-            layer = UNetBlock(channels, resample, attention, self.dropout, not train, self.dtype, name=name)
+            layer = UNetBlock(
+                channels, resample, attention, self.double_norm, self.dropout, not train, self.dtype, name=name
+            )
             return layer(h, embedding)
 
         resolutions = [(x.shape[1] >> level, x.shape[2] >> level) for level in range(len(self.multipliers))]
@@ -174,6 +179,7 @@ def ddpmpp(
     num_classes: int = 0,
     augment_features: int = 0,
     second_time: bool = False,
+    double_norm: bool = False,
     dropout: float = 0.13,
     dtype: DTypeLike = jnp.float32,
 ) -> SongUNet:
@@ -187,6 +193,7 @@ def ddpmpp(
         num_classes=num_classes,
         augment_features=augment_features,
         second_time=second_time,
+        double_norm=double_norm,
         dropout=dropout,
         dtype=dtype,
     )
@@ -200,6 +207,7 @@ def ncsnpp(
     num_classes: int = 0,
     augment_features: int = 0,
     second_time: bool = False,
+    double_norm: bool = False,
     dropout: float = 0.13,
     fourier_scale: float = 16.0,
     dtype: DTypeLike = jnp.float32,
@@ -220,6 +228,7 @@ def ncsnpp(
         num_classes=num_classes,
         augment_features=augment_features,
         second_time=second_time,
+        double_norm=double_norm,
         dropout=dropout,
         dtype=dtype,
     )

@@ -14,6 +14,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Float, Float32
 
 from .attention import Attention, SelfAttention
+from .pixel_norm import pixel_norm
 
 # EDM draws every layer xavier-uniform and then scales it: by 1, by 1e-5 where a branch should start
 # near zero, and by sqrt(0.2) for the attention projection. `variance_scaling` takes the square.
@@ -23,7 +24,7 @@ qkv_init = variance_scaling(0.2, "fan_avg", "uniform")
 
 
 class UNetBlock(nn.Module):
-    """Two convolutions with the noise embedding added in between, and attention where a function is given.
+    """Two convolutions with the noise embedding brought in between, and attention where a function is given.
 
     Sums are scaled by sqrt(1/2), so that a sum of two uncorrelated branches keeps its variance.
 
@@ -31,6 +32,8 @@ class UNetBlock(nn.Module):
         channels: channels of the output.
         resample: applied to both branches before their convolution; None keeps the resolution.
         attention: attention function of one head, or None for no attention.
+        double_norm: whether the embedding scales and shifts by vectors of unit mean square after the second
+            norm (sCM), or is added before it (EDM).
         dropout: rate before the second convolution.
         deterministic: whether dropout is off.
         dtype: compute dtype; normalisation statistics are float32 in any case.
@@ -39,6 +42,7 @@ class UNetBlock(nn.Module):
     channels: int
     resample: Callable[[Array], Array] | None
     attention: Attention | None
+    double_norm: bool
     dropout: float
     deterministic: bool
     dtype: DTypeLike
@@ -52,8 +56,13 @@ class UNetBlock(nn.Module):
 
         h = resample(nn.silu(group_norm(x, self.dtype, "norm0")))
         h = conv(self.channels, 3, self.dtype, "conv0")(h)
-        shift = nn.Dense(self.channels, kernel_init=plain_init, name="affine")(embedding)
-        h = nn.silu(group_norm(h + shift[:, None, None, :].astype(h.dtype), self.dtype, "norm1"))
+        if self.double_norm:
+            scale, shift = double_norm(nn.Dense(2 * self.channels, kernel_init=plain_init, name="affine")(embedding))
+            h = group_norm(h, self.dtype, "norm1") * scale.astype(h.dtype) + shift.astype(h.dtype)
+        else:
+            shift = nn.Dense(self.channels, kernel_init=plain_init, name="affine")(embedding)
+            h = group_norm(h + shift[:, None, None, :].astype(h.dtype), self.dtype, "norm1")
+        h = nn.silu(h)
         h = nn.Dropout(self.dropout, deterministic=self.deterministic)(h)
         h = conv(self.channels, 3, self.dtype, "conv1", tiny_init)(h)
 
@@ -69,9 +78,21 @@ class UNetBlock(nn.Module):
         return h
 
 
-def group_norm(x: Array, dtype: DTypeLike, name: str, epsilon: float = 1e-6) -> Array:
-    """Group normalisation of the calling module: 4 channels a group or more, 32 groups at most."""
-    groups = min(32, x.shape[-1] // 4)
+def double_norm(
+    out: Float32[Array, "batch twice_channels"],
+) -> tuple[Float32[Array, "batch 1 1 channels"], Float32[Array, "batch 1 1 channels"]]:
+    """Scale and shift of sCM's adaptive double normalisation, each of unit mean square (Lu and Song 2024).
+
+    A linear layer gives them; the scale is one plus its output, so that small weights mean a scale of one.
+    Around zero `pixel_norm` divides by almost nothing: its derivative is 1e4.
+    """
+    scale, shift = jnp.split(out[:, None, None, :], 2, axis=-1)
+    return pixel_norm(1.0 + scale), pixel_norm(shift)
+
+
+def group_norm(x: Array, dtype: DTypeLike, name: str, epsilon: float = 1e-6, least: int = 4) -> Array:
+    """Group normalisation of the calling module: `least` channels a group or more, 32 groups at most."""
+    groups = min(32, x.shape[-1] // least)
     return nn.GroupNorm(groups, epsilon=epsilon, use_fast_variance=False, dtype=dtype, name=name)(x)
 
 

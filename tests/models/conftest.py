@@ -1,5 +1,6 @@
 """Tiny networks with every parameter random, since many layers start at zero and would hide mistakes."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
@@ -11,9 +12,11 @@ import numpy as np
 import pytest
 from jax import Array
 
+from models.adm import adm
 from models.dit import DiT
+from models.edm2 import edm2_scm
 from models.mlp import MLP
-from models.unet import ncsnpp
+from models.unet import ddpmpp, ncsnpp
 
 # These programs run for milliseconds and compile for seconds.
 _quick_jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
@@ -23,7 +26,9 @@ def random_params(module: nn.Module, *inputs) -> Any:
     """Parameters of the right shapes, all of them normal draws; no initializer is compiled."""
     generator = np.random.default_rng(0)
     shapes = jax.eval_shape(module.init, jax.random.key(0), *inputs)
-    return jax.tree.map(lambda a: jnp.asarray(0.2 * generator.standard_normal(a.shape), a.dtype), shapes)
+    # Whichever test comes first may ask for them while it is being traced, and they are kept for all.
+    with jax.ensure_compile_time_eval():
+        return jax.tree.map(lambda a: jnp.asarray(0.2 * generator.standard_normal(a.shape), a.dtype), shapes)
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,31 +52,27 @@ class Case:
         return _quick_jit(self.module.apply)
 
 
+def unet_case(form: Callable[..., nn.Module], blocks: int, **settings) -> Case:
+    """A U-Net of two resolutions on images of 8 x 8 pixels."""
+    shape = {"channels": 8, "multipliers": (1, 2), "blocks": blocks, "attention_resolutions": (4,)}
+    module = form(**shape, num_classes=5, second_time=True, dropout=0.4, **settings)
+    return Case(module, jax.random.normal(jax.random.key(0), (3, 8, 8, 3)), T, LABELS, S)
+
+
+def dit_case(**settings) -> Case:
+    """A transformer on images that are not square."""
+    module = DiT(patch=2, width=16, depth=2, heads=2, num_classes=5, second_time=True, dropout=0.4, **settings)
+    return Case(module, jax.random.normal(jax.random.key(0), (3, 4, 6, 3)), T, LABELS, S)
+
+
 T, LABELS, S = jnp.array([0.2, 0.5, 0.9]), jnp.array([0, 3, 5]), jnp.array([0.1, 0.5, 0.3])
 NETWORKS = {
-    "dit": Case(
-        DiT(patch=2, width=16, depth=2, heads=2, num_classes=5, second_time=True, dropout=0.4),
-        jax.random.normal(jax.random.key(0), (3, 4, 6, 3)),
-        T,
-        LABELS,
-        S,
-    ),
-    "unet": Case(
-        ncsnpp(
-            channels=8,
-            multipliers=(1, 2),
-            blocks=1,
-            attention_resolutions=(4,),
-            num_classes=5,
-            second_time=True,
-            dropout=0.4,
-            fourier_scale=0.1,
-        ),
-        jax.random.normal(jax.random.key(0), (3, 8, 8, 3)),
-        T,
-        LABELS,
-        S,
-    ),
+    "dit": dit_case(),
+    "dit_double_norm": dit_case(double_norm=True),
+    "unet": unet_case(ncsnpp, 1, fourier_scale=0.1),
+    "unet_double_norm": unet_case(ddpmpp, 0, double_norm=True),
+    "adm": unet_case(adm, 0, channels_per_head=8),
+    "edm2_scm": unet_case(edm2_scm, 0, channels_per_head=8, dropout_resolutions=None),
     "mlp": Case(
         MLP(width=16, depth=2, num_classes=5, second_time=True, dropout=0.4),
         jax.random.normal(jax.random.key(0), (3, 4)),

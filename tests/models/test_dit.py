@@ -21,8 +21,9 @@ def test_parameter_counts_of_the_paper(name, millions):
     assert count == size.depth * block + outside
 
 
-def plain_dit(params, heads, x, t, labels, s, patch=2):
+def plain_dit(params, heads, double_norm, x, t, labels, s, patch=2):
     """The network written out layer by layer, with a Python loop where the module scans."""
+    unit = lambda a: a / jnp.sqrt((a**2).mean(-1, keepdims=True)) if double_norm else a
 
     def linear(p, h):
         return h @ p["kernel"] + p["bias"]
@@ -32,7 +33,7 @@ def plain_dit(params, heads, x, t, labels, s, patch=2):
 
     def norm(h, shift, scale):
         mean, variance = h.mean(-1, keepdims=True), h.var(-1, keepdims=True)
-        return (h - mean) / jnp.sqrt(variance + 1e-6) * (1 + scale[:, None]) + shift[:, None]
+        return (h - mean) / jnp.sqrt(variance + 1e-6) * unit(1 + scale)[:, None] + unit(shift)[:, None]
 
     def attend(p, h):
         q, k, v = (a.reshape(*a.shape[:2], heads, -1) for a in jnp.split(linear(p["qkv"], h), 3, axis=-1))
@@ -54,10 +55,12 @@ def plain_dit(params, heads, x, t, labels, s, patch=2):
     return unpatchify(linear(params["final"], h), patch, height, width)
 
 
-def test_equals_the_network_written_out(dit):
+@pytest.mark.parametrize("double_norm", [False, True])
+def test_equals_the_network_written_out(dit, double_norm):
     inputs = dit.x, dit.t, dit.labels, dit.s
-    expected = jax.jit(plain_dit, static_argnums=1)(dit.params["params"], 2, *inputs)
-    np.testing.assert_allclose(dit.value(dit.params, *inputs), expected, rtol=1e-5, atol=1e-5)
+    value = jax.jit(dit.module.clone(double_norm=double_norm).apply)(dit.params, *inputs)
+    expected = jax.jit(plain_dit, static_argnums=(1, 2))(dit.params["params"], 2, double_norm, *inputs)
+    np.testing.assert_allclose(value, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_initialization_is_that_of_the_paper():
@@ -75,6 +78,20 @@ def test_initialization_is_that_of_the_paper():
         assert not any(jnp.any(a) for a in jax.tree.leaves(layer))
     kernel = params["blocks"]["mlp0"]["kernel"]
     assert jnp.all(kernel[0] != kernel[1])
+    assert not np.any(np.asarray(module.apply(variables, *arguments)))
+
+
+def test_normalised_shifts_start_at_full_size_and_all_else_as_before():
+    module = DiT(patch=2, width=64, depth=3, heads=2, double_norm=True)
+    arguments = jnp.ones((1, 4, 4, 3)), jnp.ones(1)
+    variables = jax.jit(module.init)(jax.random.key(0), *arguments)
+    blocks, last = variables["params"]["blocks"]["modulation"], variables["params"]["modulation"]
+    for layer, parts in ((blocks, 6), (last, 2)):
+        assert not jnp.any(layer["kernel"])
+        bias = layer["bias"].reshape(-1, parts, 64)
+        np.testing.assert_allclose(bias[:, ::3].std(), 1.0, rtol=0.2)
+        assert not jnp.any(jnp.delete(bias, jnp.arange(0, parts, 3), axis=1, assume_unique_indices=True))
+    assert jnp.all(blocks["bias"][0, :64] != blocks["bias"][1, :64])
     assert not np.any(np.asarray(module.apply(variables, *arguments)))
 
 

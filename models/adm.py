@@ -1,0 +1,217 @@
+"""The U-Net of ADM as EDM writes it, for ImageNet-64 (Dhariwal and Nichol 2021; Karras et al. 2022)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.typing import DTypeLike
+from jaxtyping import Float, Float32, Integer
+
+from .adm_blocks import ADMBlock, conv, dense, zeros
+from .attention import Attention, softmax_attention
+from .embeddings import sinusoidal
+from .net import check_conditions
+from .unet_blocks import downsample, group_norm, upsample
+
+BOX = (1, 1)
+
+
+class ADMUNet(nn.Module):
+    """U-Net over images [B, H, W, C]; `adm` builds it with the published settings. Its output starts at zero.
+
+    Layers carry the names of EDM's DhariwalUNet, `enc_64x64_block0` for its `enc.64x64_block0`, so names
+    depend on the resolution of the images. Parameters are float32.
+
+    OpenAI's U-Net of guided diffusion and of Consistency Models, where blocks resample (`resblock_updown`),
+    is this network with `group_channels=1` under other names. It reads 1000 times EDM's noise level.
+
+    Attributes:
+        noise_embedding: fixed embedding of the noise level, [B] -> [B, features], float32.
+        channels: channels before the multiplier; the embedding has four times as many features.
+        multipliers: factor on `channels` at each resolution, highest first; each further one halves it.
+        blocks: blocks of the encoder per resolution; the decoder has one more.
+        attention_resolutions: image heights at which blocks have attention; the middle has it always.
+        channels_per_head: channels of an attention head. As published, a block of fewer has no attention.
+        adaptive_scale: whether the embedding scales and shifts in a block (ADM), or is added (iCT).
+        double_norm: whether scale and shift are vectors of unit mean square (sCM); needs `adaptive_scale`.
+        group_channels: least number of channels that a norm takes together; it has 32 groups at most.
+        num_classes: 0 for an unconditional network. Otherwise labels lie in [0, num_classes];
+            `num_classes` itself is the null class, a one-hot vector of zeros.
+        augment_features: length of the augmentation label, 0 for none.
+        second_time: whether the network takes a second noise level s, embedded like the first one.
+        dropout: rate in blocks while training; key `dropout`.
+        dropout_resolutions: image heights at which blocks have dropout; None for all.
+        dtype: compute dtype of the blocks; embeddings and the last convolution stay float32.
+        attention: function (q, k, v) -> out over [B, L, H, D].
+    """
+
+    noise_embedding: Callable[[Array], Array]
+    channels: int = 192
+    multipliers: tuple[int, ...] = (1, 2, 3, 4)
+    blocks: int = 3
+    attention_resolutions: tuple[int, ...] = (32, 16, 8)
+    channels_per_head: int = 64
+    adaptive_scale: bool = True
+    double_norm: bool = False
+    group_channels: int = 4
+    num_classes: int = 0
+    augment_features: int = 0
+    second_time: bool = False
+    dropout: float = 0.0
+    dropout_resolutions: tuple[int, ...] | None = None
+    dtype: DTypeLike = jnp.float32
+    attention: Attention = softmax_attention
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Float[Array, "batch height width channels"],
+        t: Float[Array, " batch"],
+        labels: Integer[Array, " batch"] | None = None,
+        s: Float[Array, " batch"] | None = None,
+        *,
+        augment: Float[Array, "batch augment"] | None = None,
+        train: bool = False,
+    ) -> Float32[Array, "batch height width channels"]:
+        """Evaluate the network.
+
+        Args:
+            x: images, already scaled to unit variance (c_in x).
+            t: the noise level as the network sees it (c_noise), ln(sigma) / 4 in EDM.
+            labels: class indices.
+            s: second noise level on the scale of `t`.
+            augment: augmentation labels; None is the same as zeros.
+            train: whether dropout is on.
+
+        Raises:
+            ValueError: the image cannot be halved often enough, the settings contradict each other, or a
+                condition is missing or superfluous.
+        """
+        check_conditions(x, t, labels, s, self.num_classes, self.second_time)
+        self._check(x, augment)
+        embedding = self._embed(t, labels, s, augment)
+
+        def block(
+            name: str,
+            h: Array,
+            channels: int,
+            attend: bool = False,
+            resample: Callable[[Array], Array] | None = None,
+        ) -> Array:
+            # What counts is the resolution that a block writes, whose name it bears.
+            drops = self.dropout_resolutions is None or height in self.dropout_resolutions
+            layer = ADMBlock(
+                channels,
+                resample,
+                channels // self.channels_per_head if attend else 0,
+                self.attention,
+                self.adaptive_scale,
+                self.double_norm,
+                self.group_channels,
+                self.dropout if drops else 0.0,
+                not train,
+                self.dtype,
+                name=name,
+            )
+            return layer(h, embedding)
+
+        levels = [
+            (x.shape[1] >> level, x.shape[2] >> level, self.channels * multiplier)
+            for level, multiplier in enumerate(self.multipliers)
+        ]
+
+        h = x.astype(self.dtype)
+        skips = []
+        for level, (height, width, channels) in enumerate(levels):
+            size = f"{height}x{width}"
+            if level == 0:
+                h = conv(h, channels, 3, self.dtype, f"enc_{size}_conv")
+            else:
+                h = block(f"enc_{size}_down", h, h.shape[-1], resample=partial(downsample, taps=BOX))
+            skips.append(h)
+            for i in range(self.blocks):
+                h = block(f"enc_{size}_block{i}", h, channels, height in self.attention_resolutions)
+                skips.append(h)
+
+        for level, (height, width, channels) in reversed(list(enumerate(levels))):
+            size = f"{height}x{width}"
+            if level == len(levels) - 1:
+                h = block(f"dec_{size}_in0", h, h.shape[-1], True)
+                h = block(f"dec_{size}_in1", h, h.shape[-1])
+            else:
+                h = block(f"dec_{size}_up", h, h.shape[-1], resample=partial(upsample, taps=BOX))
+            for i in range(self.blocks + 1):
+                h = jnp.concatenate([h, skips.pop()], axis=-1)
+                h = block(f"dec_{size}_block{i}", h, channels, height in self.attention_resolutions)
+
+        h = nn.silu(group_norm(h, jnp.float32, "out_norm", epsilon=1e-5, least=self.group_channels))
+        return conv(h, x.shape[-1], 3, jnp.float32, "out_conv", zeros)
+
+    def _embed(self, t: Array, labels: Array | None, s: Array | None, augment: Array | None) -> Array:
+        """Noise level, second noise level and augmentation through two layers, then the label."""
+        embedding = self.noise_embedding(t)
+        features = embedding.shape[-1]
+        if s is not None:
+            embedding += dense(self.noise_embedding(s), features, "map_s")
+        if self.augment_features:
+            augment = jnp.zeros((t.shape[0], self.augment_features)) if augment is None else augment
+            embedding += nn.Dense(features, use_bias=False, kernel_init=zeros, name="map_augment")(augment)
+        embedding = nn.silu(dense(embedding, 4 * self.channels, "map_layer0"))
+        embedding = dense(embedding, 4 * self.channels, "map_layer1")
+        if labels is not None:
+            normal = nn.initializers.normal(1.0)
+            layer = nn.Dense(4 * self.channels, use_bias=False, kernel_init=normal, name="map_label")
+            embedding += layer(jax.nn.one_hot(labels, self.num_classes))
+        return nn.silu(embedding)
+
+    def _check(self, x: Array, augment: Array | None) -> None:
+        _, height, width, _ = x.shape
+        factor = 2 ** (len(self.multipliers) - 1)
+        if height % factor or width % factor:
+            raise ValueError(f"image of {height}x{width} pixels is not divisible by {factor}, the coarsest scale")
+        if self.double_norm and not self.adaptive_scale:
+            raise ValueError("double_norm=True normalises the scale and shift of adaptive_scale=True, which is False")
+        if augment is not None and augment.shape[-1] != self.augment_features:
+            raise ValueError(f"augment must have {self.augment_features} features, got {augment.shape[-1]}")
+
+
+def adm(
+    channels: int = 192,
+    multipliers: tuple[int, ...] = (1, 2, 3, 4),
+    blocks: int = 3,
+    attention_resolutions: tuple[int, ...] = (32, 16, 8),
+    channels_per_head: int = 64,
+    adaptive_scale: bool = True,
+    double_norm: bool = False,
+    num_classes: int = 0,
+    augment_features: int = 0,
+    second_time: bool = False,
+    dropout: float = 0.1,
+    dropout_resolutions: tuple[int, ...] | None = None,
+    dtype: DTypeLike = jnp.float32,
+) -> ADMUNet:
+    """ADM with its sinusoidal noise embedding. The defaults are EDM's for ImageNet-64 (1000 classes aside).
+
+    iCT sets `adaptive_scale=False` and, for dropout up to 16 x 16 pixels, `dropout_resolutions=(16, 8)`.
+    """
+    return ADMUNet(
+        noise_embedding=partial(sinusoidal, features=channels),
+        channels=channels,
+        multipliers=multipliers,
+        blocks=blocks,
+        attention_resolutions=attention_resolutions,
+        channels_per_head=channels_per_head,
+        adaptive_scale=adaptive_scale,
+        double_norm=double_norm,
+        num_classes=num_classes,
+        augment_features=augment_features,
+        second_time=second_time,
+        dropout=dropout,
+        dropout_resolutions=dropout_resolutions,
+        dtype=dtype,
+    )

@@ -1,0 +1,117 @@
+"""The block of ADM's U-Net: its embedding scales and shifts, and resampling has no layer of its own."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.nn.initializers import variance_scaling
+from jax.typing import DTypeLike
+from jaxtyping import Float, Float32
+
+from .attention import Attention, SelfAttention
+from .unet_blocks import double_norm, group_norm
+
+# The default of PyTorch, which ADM kept: weights and biases uniform within 1 / sqrt(fan in). The second
+# convolution of a block and the projection of its attention start at zero.
+plain_init = variance_scaling(1 / 3, "fan_in", "uniform")
+zeros = nn.initializers.zeros
+
+
+class ADMBlock(nn.Module):
+    """Two convolutions modulated in between, and attention where it has heads; no sum is scaled.
+
+    Attributes:
+        channels: channels of the output.
+        resample: applied before the first convolution and to the skip; None keeps the resolution.
+        heads: attention heads, 0 for no attention.
+        attention: attention function.
+        adaptive_scale: whether the embedding scales and shifts after the second norm, or is added before it.
+        double_norm: whether scale and shift are vectors of unit mean square (sCM); needs `adaptive_scale`.
+        group_channels: least number of channels that a norm takes together.
+        dropout: rate before the second convolution.
+        deterministic: whether dropout is off.
+        dtype: compute dtype; normalisation statistics are float32 in any case.
+    """
+
+    channels: int
+    resample: Callable[[Array], Array] | None
+    heads: int
+    attention: Attention
+    adaptive_scale: bool
+    double_norm: bool
+    group_channels: int
+    dropout: float
+    deterministic: bool
+    dtype: DTypeLike
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "batch height width channels"], embedding: Float32[Array, "batch embedding"]
+    ) -> Float[Array, "batch new_height new_width new_channels"]:
+        """Apply the block."""
+        resample = self.resample or (lambda h: h)
+
+        h = resample(nn.silu(self._norm(x, "norm0")))
+        h = conv(h, self.channels, 3, self.dtype, "conv0")
+        h = nn.silu(self._modulated_norm(h, embedding))
+        h = nn.Dropout(self.dropout, deterministic=self.deterministic)(h)
+        h = conv(h, self.channels, 3, self.dtype, "conv1", zeros)
+
+        skip = resample(x)
+        if x.shape[-1] != self.channels:
+            skip = conv(skip, self.channels, 1, self.dtype, "skip")
+        h += skip
+
+        if self.heads:
+            tokens = self._norm(h, "norm2").reshape(h.shape[0], -1, self.channels)
+            attend = SelfAttention(self.heads, self.attention, plain_init, zeros, self.dtype, name="self_attention")
+            h += attend(tokens).reshape(h.shape)
+        return h
+
+    def _modulated_norm(self, h: Array, embedding: Array) -> Array:
+        """Normalise and modulate in the one of three ways that the network was built with."""
+        if not self.adaptive_scale:
+            shift = dense(embedding, self.channels, "affine")
+            return self._norm(h + shift[:, None, None, :].astype(h.dtype), "norm1")
+        out = dense(embedding, 2 * self.channels, "affine")
+        if self.double_norm:
+            scale, shift = double_norm(out)
+        else:
+            scale, shift = jnp.split(out[:, None, None, :], 2, axis=-1)
+            scale += 1.0
+        return self._norm(h, "norm1") * scale.astype(h.dtype) + shift.astype(h.dtype)
+
+    def _norm(self, x: Array, name: str) -> Array:
+        return group_norm(x, self.dtype, name, epsilon=1e-5, least=self.group_channels)
+
+
+def conv(
+    x: Array, channels: int, kernel: int, dtype: DTypeLike, name: str, init: Callable[..., Array] | None = None
+) -> Array:
+    """Square convolution of the calling module that keeps the resolution; `init` is that of weights and biases."""
+    layer = nn.Conv(
+        channels,
+        (kernel, kernel),
+        padding=kernel // 2,
+        kernel_init=init or plain_init,
+        bias_init=init or uniform_bias(kernel * kernel * x.shape[-1]),
+        dtype=dtype,
+        name=name,
+    )
+    return layer(x)
+
+
+def dense(x: Array, features: int, name: str) -> Array:
+    """Linear layer of the calling module in float32."""
+    return nn.Dense(features, kernel_init=plain_init, bias_init=uniform_bias(x.shape[-1]), name=name)(x)
+
+
+def uniform_bias(fan_in: int) -> Callable[..., Array]:
+    """Uniform numbers within 1 / sqrt(fan in), which cannot be told from the shape of a bias."""
+    bound = 1 / math.sqrt(fan_in)
+    return lambda key, shape, dtype=jnp.float32: jax.random.uniform(key, shape, dtype, -bound, bound)
