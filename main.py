@@ -9,6 +9,7 @@ Any value of a config can be given as --config.NAME=VALUE. The same command resu
 """
 
 import difflib
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,8 @@ def run_train() -> None:
     try:
         train.validate(experiment)
         next(experiment.batches(0))  # reads and checks real data before anything is compiled or written
+        for read in filter(None, (experiment.frozen, experiment.initial)):
+            read()  # a teacher that is not there is told now
         train.claim(workdir, config_file=config_file, config=config.to_dict())
     except (ValueError, TypeError, OSError) as error:
         raise UsageError(str(error)) from error
@@ -145,17 +148,18 @@ def run_eval() -> None:
 def run_check() -> None:
     """Print the resolved run and take one step on real data; nothing is written."""
     config, config_file = required_config()
-    experiment = build(config, config_file)
-    try:
-        facts = train.check(experiment)
-    except (ValueError, TypeError, OSError) as error:
-        raise UsageError(str(error)) from error
     print(f"config      {config_file}")
     for name, value in sorted(config.to_dict().items()):
         print(f"            {name} = {value}")
-    print(f"data        {experiment.fingerprint}")
+    sys.stdout.flush()  # each part before the work that may fail, or take long
+    experiment = build(config, config_file)
+    print(f"data        {experiment.fingerprint}", flush=True)
+    try:
+        print(f"parameters  {train.count_parameters(experiment):,}", flush=True)
+        facts = train.check(experiment)
+    except (ValueError, TypeError, OSError) as error:
+        raise UsageError(str(error)) from error
     print(f"devices     {facts.devices}")
-    print(f"parameters  {facts.parameters:,}")
     print(
         f"memory      {facts.state_bytes / 2**20:,.1f} MiB state + {facts.step_bytes / 2**20:,.1f} MiB step, a device"
     )
@@ -215,7 +219,9 @@ def required_config() -> tuple[ConfigDict, str]:
     if FLAGS.config is None:
         available = ", ".join(sorted(f"configs/{p.name}" for p in (ROOT / "configs").glob("*.py") if p.stem[0] != "_"))
         raise UsageError(f"--mode={FLAGS.mode} needs --config, one of {available}")
-    path = Path(config_flags.get_config_filename(FLAGS["config"])).resolve()
+    # A run published in several sizes is given as FILE.py:SIZE, and its config holds the values of that size.
+    file = config_flags.get_config_filename(FLAGS["config"]).split(".py:")[0].removesuffix(".py")
+    path = Path(f"{file}.py").resolve()
     return FLAGS.config, str(path.relative_to(ROOT) if path.is_relative_to(ROOT) else path)
 
 

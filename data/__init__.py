@@ -1,5 +1,6 @@
 """Random-access data sources, batches in a deterministic order, augmentation, checks of the first batch."""
 
+from .absent import AbsentSource, absent
 from .augment import from_model_range, horizontal_flip, to_model_range
 from .checks import check_batch
 from .digits import digits
@@ -12,12 +13,14 @@ from .source import Batch, Example, Source
 from .tfds_source import TfdsSource, tfds_source
 
 __all__ = [
+    "AbsentSource",
     "ArraySource",
     "Batch",
     "Example",
     "FolderSource",
     "Source",
     "TfdsSource",
+    "absent",
     "batches",
     "cached",
     "check_batch",

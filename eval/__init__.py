@@ -14,7 +14,7 @@ from .judge import judge
 from .kid import kernel_distance
 from .plots import loss_curves, metric_against_nfe
 from .precision_recall import precision_recall
-from .rebuild import load_experiment, load_module
+from .rebuild import load_experiment, load_module, read_run
 from .reference import Reference, make_reference, read_reference, write_reference
 from .report import print_report, table
 from .rows import Row, append_rows, count_name, read_rows
@@ -56,6 +56,7 @@ __all__ = [
     "read_images",
     "read_reference",
     "read_rows",
+    "read_run",
     "real_floor",
     "save_classifier",
     "table",

@@ -75,13 +75,17 @@ def metric_against_nfe(rows: Sequence[Row], metric: str) -> Figure:
     if not chosen:
         there = sorted({row["metric"] for row in rows if "nfe" in row})
         raise ValueError(f"no row with nfe has metric {metric!r}; there are {there}")
-    figure = Figure(figsize=(5.0, 3.6), layout="constrained")
+    names = list(dict.fromkeys(row["sampler"] for row in chosen))
+    crowded = len(names) > 5
+    figure = Figure(figsize=(8.5, 4.8) if crowded else (5.0, 3.6), layout="constrained")
     axes = figure.subplots()
     _style(axes, metric, "network evaluations")
-    for i, name in enumerate(dict.fromkeys(row["sampler"] for row in chosen)):
+    for i, name in enumerate(names):
         points = sorted({row["nfe"]: row["value"] for row in chosen if row["sampler"] == name}.items())
         nfe, values = zip(*points, strict=True)
-        axes.plot(nfe, values, color=COLORS[i % 7], marker=MARKERS[i % 7], label=name, clip_on=False)
+        # From the eighth line on, colours come back with other markers.
+        marker = MARKERS[(i + i // 7) % 7]
+        axes.plot(nfe, values, color=COLORS[i % 7], marker=marker, label=name, clip_on=False)
     drawn = [row["value"] for row in chosen]
     for key, label in (("real_floor", "real against real"), ("held_out_accuracy", "real held-out images")):
         levels = {row[key] for row in chosen if key in row}
@@ -93,7 +97,10 @@ def metric_against_nfe(rows: Sequence[Row], metric: str) -> Figure:
     axes.set_xticks(ticks, [str(tick) for tick in ticks])
     axes.minorticks_off()
     _log_if_wide(axes, drawn)
-    axes.legend(frameon=False, fontsize=8)
+    if crowded:
+        figure.legend(frameon=False, fontsize=8, loc="outside right center")
+    else:
+        axes.legend(frameon=False, fontsize=8)
     return figure
 
 

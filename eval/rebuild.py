@@ -4,6 +4,7 @@ import importlib.util
 import json
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from .run import Experiment
 
@@ -16,6 +17,20 @@ def load_experiment(workdir: str | Path) -> Experiment:
     Raises:
         FileNotFoundError: the folder, its run.json or the config file is missing.
         ValueError: run.json is damaged, or the config file has no `build`.
+    """
+    config_file, config = read_run(workdir)
+    module = load_module(config_file)
+    if not hasattr(module, "build"):
+        raise ValueError(f"{module.__file__} has no build(config)")
+    return module.build(config)
+
+
+def read_run(workdir: str | Path) -> tuple[Path, Any]:
+    """The config file of a trained run and the values it had, a ConfigDict.
+
+    Raises:
+        FileNotFoundError: the folder or its run.json is missing.
+        ValueError: run.json is damaged.
     """
     from ml_collections import ConfigDict
 
@@ -33,10 +48,14 @@ def load_experiment(workdir: str | Path) -> Experiment:
     if missing:
         raise ValueError(f"{path} lacks {' and '.join(missing)}; it has {sorted(run)}")
     # Joining leaves a path that is absolute already as it is.
-    module = load_module(Path(__file__).resolve().parents[1] / run["config_file"])
-    if not hasattr(module, "build"):
-        raise ValueError(f"{module.__file__} has no build(config)")
-    return module.build(ConfigDict(run["config"]))
+    return Path(__file__).resolve().parents[1] / run["config_file"], ConfigDict(_with_tuples(run["config"]))
+
+
+def _with_tuples(value: Any) -> Any:
+    """JSON has no tuples, and a config has no lists: where a run had a tuple, its record has a list."""
+    if isinstance(value, dict):
+        return {key: _with_tuples(item) for key, item in value.items()}
+    return tuple(_with_tuples(item) for item in value) if isinstance(value, list) else value
 
 
 def load_module(path: str | Path) -> ModuleType:

@@ -1,7 +1,7 @@
 """One trainer for every method: state, sharded step, loop, averages, schedules, checkpoints, logs."""
 
 from . import averages, posthoc, schedules
-from .check import check
+from .check import check, count_parameters
 from .checkpoint import restore_average
 from .experiment import Batch, Context, Experiment, Params, Periodic, Sampler, validate
 from .log import read_log
@@ -28,6 +28,7 @@ __all__ = [
     "check_batch_size",
     "circumstances",
     "claim",
+    "count_parameters",
     "fit",
     "init_state",
     "make_mesh",

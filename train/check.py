@@ -1,6 +1,7 @@
 """A look before a run: one real step without writing anything."""
 
 import time
+from itertools import chain
 from typing import NamedTuple
 
 import jax
@@ -17,7 +18,6 @@ class Facts(NamedTuple):
 
     Attributes:
         devices: e.g. "8 x TPU v5 lite".
-        parameters: number of trained parameters.
         state_bytes: bytes of the state on one device: parameters, optimizer, averages.
         step_bytes: bytes one device needs for the step on top of its arguments, as the compiler reports it;
             0 where it does not.
@@ -27,7 +27,6 @@ class Facts(NamedTuple):
     """
 
     devices: str
-    parameters: int
     state_bytes: int
     step_bytes: int
     compile_seconds: float
@@ -35,23 +34,31 @@ class Facts(NamedTuple):
     scalars: dict[str, float]
 
 
+def count_parameters(experiment: Experiment) -> int:
+    """Number of trained parameters; the networks are traced for their shapes and nothing is allocated."""
+    shapes = jax.eval_shape(lambda: experiment.init(jax.random.key(experiment.seed)))
+    return sum(leaf.size for leaf in jax.tree.leaves(shapes))
+
+
 def check(experiment: Experiment) -> Facts:
-    """Compile the step and take it twice on real data, from fresh parameters.
+    """Compile the step and take it twice on real data, from the parameters a run starts from.
+
+    Data and frozen parameters are read before anything is allocated for the run itself.
 
     Raises:
+        FileNotFoundError: if data or a teacher are not there.
         ValueError: for a batch that the devices do not divide.
     """
     validate(experiment)
     mesh = make_mesh(fsdp=experiment.fsdp)
-    state = place_state(experiment, mesh)
-    frozen = jax.device_put(experiment.frozen, replicated(mesh))
-    batches = experiment.batches(0)
+    batches = chain([next(reader := experiment.batches(0))], reader)
     spread = batch_sharding(mesh)
+    frozen = jax.device_put(experiment.frozen(), replicated(mesh))
+    state = place_state(experiment, mesh)
 
     def put():
         return jax.tree.map(lambda x: jax.make_array_from_process_local_data(spread, x), next(batches))
 
-    parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
     state_bytes = sum(
         np.prod(leaf.sharding.shard_shape(leaf.shape), dtype=int) * leaf.dtype.itemsize
         for leaf in jax.tree.leaves(state)
@@ -66,7 +73,6 @@ def check(experiment: Experiment) -> Facts:
     state, _ = jax.block_until_ready(compiled(state, batch, frozen))
     return Facts(
         devices=f"{jax.device_count()} x {jax.devices()[0].device_kind}",
-        parameters=parameters,
         state_bytes=int(state_bytes),
         step_bytes=memory.temp_size_in_bytes if memory else 0,
         compile_seconds=compile_seconds,

@@ -80,7 +80,8 @@ class Experiment(NamedTuple):
         steps: optimizer steps of the whole run.
         seed: the only source of randomness.
         num_classes: 0 for an unconditional model.
-        frozen: parameters that are never trained, or None.
+        frozen: () -> parameters that are never trained, or None; read when training starts, and only then.
+        initial: () -> parameters to start from instead of those of `init`, of the same shapes, or None.
         accumulate: micro-batches per step.
         fsdp: devices that share one copy of parameters and optimizer.
         periodic: things to do every so many steps.
@@ -105,7 +106,8 @@ class Experiment(NamedTuple):
     steps: int
     seed: int = 0
     num_classes: int = 0
-    frozen: Any = None
+    frozen: Callable[[], Any] = lambda: None
+    initial: Callable[[], Params] | None = None
     accumulate: int = 1
     fsdp: int = 1
     periodic: tuple[Periodic, ...] = ()

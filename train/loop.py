@@ -94,7 +94,7 @@ def train_from(
     step_fn = make_step(experiment, mesh)
     batches = experiment.batches(first_step)
     spread = batch_sharding(mesh)
-    frozen = jax.device_put(experiment.frozen, replicated(mesh))
+    frozen = jax.device_put(experiment.frozen(), replicated(mesh))
     facts = {"data": experiment.fingerprint}
     in_flight: deque[tuple[int, dict[str, jax.Array]]] = deque()
     window: list[dict[str, float]] = []

@@ -29,16 +29,45 @@ class State(NamedTuple):
 
 def place_state(experiment: Experiment, mesh: Mesh) -> State:
     """The state before the first step, on its devices."""
-    shardings = state_shardings(mesh, jax.eval_shape(lambda: init_state(experiment)))
-    return jax.jit(lambda: init_state(experiment), out_shardings=shardings)()
+    abstract = jax.eval_shape(lambda: init_state(experiment))
+    shardings = state_shardings(mesh, abstract)
+    if experiment.initial is None:
+        return jax.jit(lambda: init_state(experiment), out_shardings=shardings)()
+    params = experiment.initial()
+    check_initial(params, abstract.params)
+    params = jax.device_put(params, shardings.params)
+    return jax.jit(lambda params: fresh_state(experiment, params), out_shardings=shardings)(params)
 
 
 def init_state(experiment: Experiment) -> State:
-    """The state before the first step; averages start at the parameters. Trace it for its shapes."""
-    params = experiment.init(jax.random.fold_in(jax.random.key(experiment.seed), 2**31 - 1))
+    """The state before the first step, from random parameters. Trace it for its shapes."""
+    return fresh_state(experiment, experiment.init(jax.random.fold_in(jax.random.key(experiment.seed), 2**31 - 1)))
+
+
+def fresh_state(experiment: Experiment, params: Any) -> State:
+    """The state before the first step at these parameters; averages start there too."""
     return State(
         step=jnp.zeros((), jnp.int32),
         params=params,
         opt_state=experiment.optimizer.init(params),
         averages={name: jax.tree.map(jnp.copy, params) for name in experiment.averages},
     )
+
+
+def check_initial(params: Any, expected: Any) -> None:
+    """Refuse parameters to start from that are not those of this network.
+
+    Raises:
+        ValueError: naming the first leaves whose shape or dtype differ, or that are missing or superfluous.
+    """
+    given, wanted = (
+        {jax.tree_util.keystr(path): f"{leaf.dtype}{list(leaf.shape)}" for path, leaf in leaves}
+        for leaves in (jax.tree_util.tree_leaves_with_path(params), jax.tree_util.tree_leaves_with_path(expected))
+    )
+    problems = [
+        f"{name}: given {given.get(name, 'nothing')}, network {wanted.get(name, 'nothing')}"
+        for name in sorted(given.keys() | wanted.keys())
+        if given.get(name) != wanted.get(name)
+    ]
+    if problems:
+        raise ValueError("the parameters to start from are not those of this network:\n  " + "\n  ".join(problems[:10]))

@@ -64,7 +64,7 @@ def run(run_experiment, steps):
     batches = run_experiment.batches(0)
     scalars = []
     for _ in range(steps):
-        state, found = step(state, next(batches), run_experiment.frozen)
+        state, found = step(state, next(batches), run_experiment.frozen())
         scalars.append(jax.device_get(found))
     return step, state, scalars
 
@@ -108,7 +108,7 @@ def test_frozen_parameters_reach_the_objective_and_stay():
         return ((params["bias"] - context.frozen["target"]) ** 2).sum() + 0 * batch["image"][:, 0], {}
 
     frozen = {"target": jnp.full(16, 3.0)}
-    _, state, scalars = run(experiment(objective=objective, frozen=frozen, optimizer=optax.sgd(0.1)), 30)
+    _, state, scalars = run(experiment(objective=objective, frozen=lambda: frozen, optimizer=optax.sgd(0.1)), 30)
     np.testing.assert_allclose(state.params["bias"], 3.0, rtol=2e-3)
     assert scalars[-1]["loss"] < scalars[0]["loss"]
 
