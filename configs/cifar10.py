@@ -1,4 +1,4 @@
-"""What the CIFAR-10 configs share: the data, the U-Nets' common values, the grid drawn during training.
+"""What the CIFAR-10 configs share: the data, the U-Nets' common values, the teacher, the grid drawn during training.
 
 Not a run. Data: TensorFlow Datasets' `cifar10`, prepared as ArrayRecord in `data_dir`.
 """
@@ -14,6 +14,8 @@ from configs import glue
 from models import SongUNet
 from train import Sampler
 
+SHAPE, CLASSES = (32, 32, 3), 10
+
 
 def common() -> ConfigDict:
     """Values that all CIFAR-10 runs have; the network is EDM's U-Net of 128 channels."""
@@ -23,6 +25,7 @@ def common() -> ConfigDict:
             "data_dir": "~/tensorflow_datasets",
             "class_conditional": False,
             "channels": 128,
+            "multipliers": (2, 2, 2),
             "blocks": 4,
             "bfloat16": False,
             "accumulate": 1,
@@ -34,29 +37,42 @@ def common() -> ConfigDict:
 
 
 def source(config: ConfigDict) -> data.Source:
-    """The training images in memory; without labels for an unconditional model."""
-    images = data.cached(data.tfds_source("cifar10", split="train", data_dir=config.data_dir))
-    if config.class_conditional:
-        return images
-    return data.ArraySource(images.name, images.image)
+    """The training images with their labels, or, where they are not prepared, what is known of them."""
+    try:
+        return data.tfds_source("cifar10", split="train", data_dir=config.data_dir)
+    except FileNotFoundError as error:
+        return data.absent("cifar10", SHAPE, CLASSES, f"{error}; then give --config.data_dir=DIR")
 
 
-def unet(make: Callable[..., SongUNet], config: ConfigDict, images: data.Source, **options: Any) -> SongUNet:
+def classes(config: ConfigDict) -> int:
+    """Classes that the run tells apart, 0 for none."""
+    return CLASSES if config.class_conditional else 0
+
+
+def unet(make: Callable[..., SongUNet], config: ConfigDict, **options: Any) -> SongUNet:
     """models.ddpmpp or models.ncsnpp at the config's size."""
     return make(
         channels=config.channels,
+        multipliers=tuple(config.multipliers),  # run.json makes lists of tuples
         blocks=config.blocks,
-        num_classes=images.num_classes,
+        num_classes=classes(config),
         dropout=config.dropout,
         dtype=jnp.bfloat16 if config.bfloat16 else jnp.float32,
         **options,
     )
 
 
+def teacher(config: ConfigDict, images: data.Source) -> glue.Teacher:
+    """The diffusion model in config.teacher_run, checked against this run."""
+    return glue.teacher(
+        config.teacher_run, shape=images.shape, num_classes=classes(config), sigma_data=config.sigma_data
+    )
+
+
 def fields(config: ConfigDict, images: data.Source, samplers: tuple[Sampler, ...], *, flip: bool) -> dict[str, Any]:
     """The fields of an Experiment that the configs have in common."""
     grids = glue.grids_of_samples(
-        samplers[0], every=config.checkpoint_every, average="ema", num_classes=images.num_classes
+        samplers[0], every=config.checkpoint_every, average="ema", num_classes=classes(config)
     )
     return {
         "samplers": samplers,
@@ -68,5 +84,12 @@ def fields(config: ConfigDict, images: data.Source, samplers: tuple[Sampler, ...
         "accumulate": config.accumulate,
         "log_every": config.log_every,
         "checkpoint_every": config.checkpoint_every,
-        **glue.image_data(images, seed=config.seed, batch_size=config.batch_size, flip=flip),
+        **glue.image_data(
+            images,
+            seed=config.seed,
+            batch_size=config.batch_size,
+            flip=flip,
+            num_classes=classes(config),
+            in_memory=True,
+        ),
     }

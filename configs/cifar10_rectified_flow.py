@@ -42,7 +42,7 @@ def get_config() -> ConfigDict:
 def build(config: ConfigDict) -> Experiment:
     """The experiment of these values."""
     images = cifar10.source(config)
-    model = cifar10.unet(ddpmpp, config, images)
+    model = cifar10.unet(ddpmpp, config)
 
     def velocity(params: Params, labels: jax.Array | None, dropout: jax.Array | None = None) -> Net:
         return preconditioning.velocity(glue.bind(model, params, labels, dropout))

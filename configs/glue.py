@@ -6,7 +6,7 @@ Configs and main.py alone join the islands; this file holds the joints that seve
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache, partial
 from pathlib import Path as FilePath
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -15,14 +15,17 @@ import numpy as np
 import data
 import eval as evaluation
 import train
-from losses import Path
-from losses.types import Net
-from models import MLP, DiT, SongUNet
+from losses import Path, l2, lpips
+from losses.types import Distance, Net, Weight
+from models import MLP, DiT, SongUNet, guide, vgg
+from models.adm import ADMUNet
+from models.edm2 import EDM2UNet
+from models.log_variance import LogVariance
 from samplers import multistep_consistency, sample_keys
 from samplers.grids import explicit
 from samplers.noise import initial
 
-Backbone = DiT | MLP | SongUNet
+Backbone = ADMUNet | DiT | EDM2UNet | MLP | SongUNet
 
 NetOf = Callable[[train.Params, jax.Array | None], Net]
 """(params, labels or None) -> the network as it is sampled"""
@@ -38,6 +41,25 @@ def initialiser(model: Backbone, source: data.Source) -> Callable[[jax.Array], t
     return lambda key: model.init(key, x, t, labels)["params"]
 
 
+def weighted_initialiser(model: Backbone, source: data.Source) -> Callable[[jax.Array], train.Params]:
+    """key -> {"network", "log_variance"}, for a loss that learns the weight of each noise level."""
+    network = initialiser(model, source)
+
+    def init(key: jax.Array) -> train.Params:
+        key_network, key_weight = jax.random.split(key)
+        return {
+            "network": network(key_network),
+            "log_variance": LogVariance().init(key_weight, jnp.zeros(1))["params"],
+        }
+
+    return init
+
+
+def log_weight(params: train.Params) -> Weight:
+    """The learned w of these parameters, by the noise level as the network sees it; 0 at first."""
+    return lambda t: -cast(jax.Array, LogVariance().apply({"params": params["log_variance"]}, t))
+
+
 def bind(model: Backbone, params: train.Params, labels: jax.Array | None, dropout: jax.Array | None = None) -> Net:
     """The network as a function of (x, t); with a dropout key it trains, under the same mask in every call.
 
@@ -50,22 +72,177 @@ def bind(model: Backbone, params: train.Params, labels: jax.Array | None, dropou
     return lambda x, t: cast(jax.Array, model.apply({"params": params}, x, t, labels, train=True, rngs=rngs))
 
 
+def drop_labels(key: jax.Array, labels: jax.Array | None, num_classes: int, rate: float) -> jax.Array | None:
+    """Labels, each replaced by the null class with probability `rate`: what classifier-free guidance trains with."""
+    if labels is None or rate == 0:
+        return labels
+    return jnp.where(jax.random.bernoulli(key, rate, labels.shape), num_classes, labels)
+
+
+def classifier_free(
+    net_of: Callable[[jax.Array | None], Net], labels: jax.Array | None, *, num_classes: int, scale: float
+) -> Net:
+    """The network guided against itself with the null class; scale 1 is no guidance and costs none."""
+    if scale == 1:
+        return net_of(labels)
+    if labels is None:
+        raise ValueError(f"guidance needs a class-conditional network, got scale {scale} without classes")
+    return guide(net_of(labels), net_of(jnp.full_like(labels, num_classes)), scale)
+
+
+def guided_by_weaker(net_of: NetOf, run: str, average: str, *, scale: float) -> NetOf:
+    """The network extrapolated from itself at the weights of a weaker run, such as a shorter one of the same config.
+
+    Raises:
+        FileNotFoundError: if there is no checkpoint in the folder `run`.
+    """
+    weaker = train.restore_average(run, average)[0]
+    return lambda params, labels: guide(net_of(params, labels), net_of(weaker, labels), scale)
+
+
+# ---- Teachers --------------------------------------------------------------------------------------------------------
+
+
+class Diffusion(NamedTuple):
+    """What a config that trains a diffusion model says to those that distil or tune it, by its `diffusion(config)`.
+
+    Attributes:
+        on_path: (params, labels, path) -> its denoiser read on that path.
+        shape: of its examples.
+        num_classes: 0 if it is unconditional.
+        sigma_data: standard deviation its preconditioning assumes.
+        average: the weights to take.
+        guidable: whether it was trained with the null class too.
+        network: parameters of the run -> those of its network, which is what `on_path` and students take.
+    """
+
+    on_path: Callable[[train.Params, jax.Array | None, Path], Net]
+    shape: tuple[int, ...]
+    num_classes: int
+    sigma_data: float
+    average: str
+    guidable: bool = False
+    network: Callable[[train.Params], train.Params] = lambda params: params
+
+
+class Teacher(NamedTuple):
+    """A trained diffusion model: how its denoiser is made of its network's parameters, and how they are read."""
+
+    diffusion: Diffusion
+    params: Callable[[], train.Params]
+
+
+def teacher(
+    workdir: str, *, shape: Sequence[int], num_classes: int, sigma_data: float, guidance: float = 1.0
+) -> Teacher:
+    """The diffusion model trained in a workdir, checked against the student it shall teach.
+
+    Without a workdir the run can be built and looked at, and says what it lacks when it is to be trained.
+
+    Raises:
+        FileNotFoundError: if there is no run, or it has no checkpoint, when the parameters are read.
+        ValueError: if the run is not of a diffusion model, or of other data, or preconditioned otherwise, or guidance
+            is asked of a model that never saw the null class.
+    """
+    if not workdir:
+        return Teacher(_absent(tuple(shape), num_classes, sigma_data), _no_teacher)
+    config_file, config = evaluation.read_run(workdir)
+    module = evaluation.load_module(config_file)
+    if not hasattr(module, "diffusion"):
+        raise ValueError(f"the run in {workdir} is of {config_file.name}, which does not train a diffusion model")
+    diffusion: Diffusion = module.diffusion(config)
+    for name, theirs, ours in (
+        ("shape", tuple(diffusion.shape), tuple(shape)),
+        ("num_classes", diffusion.num_classes, num_classes),
+        ("sigma_data", diffusion.sigma_data, sigma_data),
+    ):
+        if theirs != ours:
+            raise ValueError(f"the teacher in {workdir} has {name} {theirs}, this run {ours}")
+    if guidance != 1 and not diffusion.guidable:
+        raise ValueError(f"guidance {guidance} needs a teacher trained with label_dropout, {workdir} was not")
+    return Teacher(diffusion, lambda: diffusion.network(train.restore_average(workdir, diffusion.average)[0]))
+
+
+def start(teacher_run: str, teacher: Teacher) -> dict[str, Any]:
+    """The field of an Experiment that starts it from the teacher's weights; without a teacher it starts at random."""
+    return {"initial": teacher.params} if teacher_run else {}
+
+
+def _absent(shape: tuple[int, ...], num_classes: int, sigma_data: float) -> Diffusion:
+    def on_path(params: train.Params, labels: jax.Array | None, path: Path) -> Net:
+        return _no_teacher()
+
+    return Diffusion(on_path, shape, num_classes, sigma_data, average="", guidable=True)
+
+
+def _no_teacher() -> Any:
+    raise ValueError("this run needs a trained diffusion model: give its workdir with --config.teacher_run=DIR")
+
+
+# ---- Distances -------------------------------------------------------------------------------------------------------
+
+
+class Metric(NamedTuple):
+    """A distance with frozen parameters of its own: how they are read, and what they make."""
+
+    params: Callable[[], Any]
+    distance: Callable[[Any], Distance]
+
+
+def lpips_or_l2(file: str, *, pool: Callable[[jax.Array], jax.Array] = vgg.max_pool) -> Metric:
+    """LPIPS by the weights in a file, on images enlarged to 224 pixels; squared l2 if no file is given.
+
+    The file is what `models.vgg.read_lpips` reads, and its errors come when the parameters are read.
+    """
+    if not file:
+        return Metric(lambda: None, lambda params: l2)
+
+    def distance(params: Any) -> Distance:
+        trunk, weights = params
+        features = vgg.lpips_features(trunk, pool)
+        return lambda a, b: lpips(vgg.enlarge(a), vgg.enlarge(b), features=features, weights=weights)
+
+    return Metric(lambda: vgg.read_lpips(file), distance)
+
+
 # ---- Data ------------------------------------------------------------------------------------------------------------
 
 
-def image_data(source: data.Source, *, seed: int, batch_size: int, flip: bool = False) -> dict[str, Any]:
-    """The fields of an Experiment that say what it is trained on; the first batch of every start is checked."""
+def image_data(
+    source: data.Source,
+    *,
+    seed: int,
+    batch_size: int,
+    flip: bool = False,
+    num_classes: int | None = None,
+    in_memory: bool = False,
+) -> dict[str, Any]:
+    """The fields of an Experiment that say what it is trained on; the first batch of every start is checked.
+
+    Args:
+        source: where the examples come from; but for its fingerprint it is read when training starts.
+        seed: order of the examples.
+        batch_size: of the global batch.
+        flip: whether images are mirrored at random.
+        num_classes: 0 for an unconditional model of data that have labels; the source's by default.
+        in_memory: read the whole source into memory before the first batch.
+    """
+    classes = source.num_classes if num_classes is None else num_classes
 
     def batches(start_step: int) -> Iterator[train.Batch]:
-        iterator = data.batches(source, seed=seed, batch_size=batch_size, start_step=start_step)
+        if isinstance(source, data.AbsentSource):
+            source[0]  # says what to prepare
+        held = data.cached(source) if in_memory else source
+        iterator = data.batches(held, seed=seed, batch_size=batch_size, start_step=start_step)
         first = next(iterator)
-        data.check_batch(first, shape=source.shape, num_classes=source.num_classes)
+        data.check_batch(first, shape=source.shape, num_classes=classes)
         yield first
         yield from iterator
 
     def prepare(key: jax.Array, batch: train.Batch) -> train.Batch:
         image = data.horizontal_flip(key, batch["image"]) if flip else batch["image"]
-        return {**batch, "image": data.to_model_range(image)}
+        labels = {"label": batch["label"]} if classes else {}
+        return {"image": data.to_model_range(image), **labels}
 
     return {
         "batches": batches,
@@ -73,7 +250,7 @@ def image_data(source: data.Source, *, seed: int, batch_size: int, flip: bool = 
         "prepare": prepare,
         "batch_size": batch_size,
         "seed": seed,
-        "num_classes": source.num_classes,
+        "num_classes": classes,
     }
 
 
@@ -81,16 +258,24 @@ def image_data(source: data.Source, *, seed: int, batch_size: int, flip: bool = 
 
 
 def consistency_samplers(
-    net_of: NetOf, shape: Sequence[int], grids: Sequence[Sequence[float]], *, path: Path, sigma_min: float = 0.0
+    net_of: NetOf,
+    shape: Sequence[int],
+    grids: Sequence[Sequence[float]],
+    *,
+    path: Path,
+    sigma_min: float = 0.0,
+    calls: int = 1,
 ) -> tuple[train.Sampler, ...]:
-    """Multistep consistency sampling, once for each grid of times."""
+    """Multistep consistency sampling, once for each grid of times; a guided network takes two calls a step."""
 
     def sample(times: np.ndarray, params: train.Params, keys: jax.Array, labels: jax.Array | None) -> jax.Array:
         x = path.sigma(jnp.float32(times[0])) * initial(keys, tuple(shape))
         return multistep_consistency(net_of(params, labels), x, times, keys, path=path, sigma_min=sigma_min)
 
     return tuple(
-        train.Sampler("consistency " + ", ".join(f"{t:g}" for t in grid), len(grid), partial(sample, explicit(*grid)))
+        train.Sampler(
+            "consistency " + ", ".join(f"{t:.4g}" for t in grid), calls * len(grid), partial(sample, explicit(*grid))
+        )
         for grid in grids
     )
 
@@ -145,9 +330,17 @@ def pixel_judge(source: data.Source, *, limit: int = 10_000) -> Callable[[Iterab
 
 
 def judge_with_classifier(
-    real: data.ArraySource, *, training: data.ArraySource, held_out: data.ArraySource
+    real: data.ArraySource,
+    *,
+    training: data.ArraySource,
+    held_out: data.ArraySource,
+    limit: int | None = None,
+    features: bool = False,
 ) -> Callable[[Iterable[Any]], list[evaluation.Row]]:
-    """Judge in pixels against all real images, and by a classifier trained on the training split when first needed."""
+    """Judge in pixels against real images, and by a classifier trained on the training split when first needed.
+
+    `limit` takes the first real images only; with `features` there is a distance in the classifier's features too.
+    """
     if training.label is None or held_out.label is None:
         raise ValueError(f"a classifier needs labels; {training.name} or {held_out.name} has none")
     labels, held_out_labels = training.label, held_out.label
@@ -159,7 +352,12 @@ def judge_with_classifier(
         )
 
     @cache
-    def reference() -> evaluation.Reference:
-        return evaluation.make_reference(real.name, evaluation.pixels, real.image)
+    def references() -> tuple[evaluation.Reference, ...]:
+        images = real.image[:limit]
+        name = real.name if limit is None else f"{real.name}[:{len(images)}]"
+        extractors = [evaluation.pixels]
+        if features:
+            extractors.append(evaluation.Features("classifier", classifier().features))
+        return tuple(evaluation.make_reference(name, extractor, images) for extractor in extractors)
 
-    return lambda batches: evaluation.judge(batches, references=(reference(),), classifier=classifier())
+    return lambda batches: evaluation.judge(batches, references=references(), classifier=classifier())

@@ -1,68 +1,46 @@
-"""Every config builds and trains, shrunken to a network of a few channels and a few steps."""
+"""Every config builds and trains, shrunken to a network of a few channels and images of eight pixels."""
 
 import ast
-import importlib
+import os
+import subprocess
+import sys
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
 import pytest
-from ml_collections import ConfigDict
 
-import data
-from train import check, fit, make_mesh, make_step, place_state
+from configs import imagenet
+from tests.configs import made_up
+from tests.configs.made_up import module, small
+from train import check, count_parameters, make_mesh, make_step, place_state
 
 CONFIGS = Path(__file__).parents[2] / "configs"
-SHARED = ("__init__", "cifar10", "glue")  # not runs
+SHARED = ("__init__", "cifar10", "digits_students", "glue", "imagenet", "mnist")  # not runs
 NAMES = sorted(path.stem for path in CONFIGS.glob("*.py") if path.stem not in SHARED)
-
-SMALL: dict[str, Any] = {
-    "steps": 12,
-    "batch_size": 8,
-    "channels": 8,
-    "blocks": 1,
-    "width": 16,
-    "depth": 1,
-    "judged_samples": 16,
-}
-# Curricula that would not fit into twelve steps, and data that is not here.
-SPECIAL: dict[str, dict[str, Any]] = {
-    "own_images": {"multipliers": (1, 1)},
-    "cifar10_ict": {"s1": 20},
-    "cifar10_ect": {"stage_steps": 2},
-}
+PUBLISHED = [name for name in NAMES if name.startswith(("cifar10", "imagenet"))]
+SIZED = [name for name in PUBLISHED if "SIZES" in (CONFIGS / f"{name}.py").read_text()]
 
 
-def module(name: str):
-    return importlib.import_module(f"configs.{name}")
-
-
-def made_up_images(folder: Path) -> Path:
-    path = folder / "images.npz"
-    image = np.random.default_rng(0).integers(0, 256, (32, 8, 8, 3), np.uint8)
-    np.savez(path, image=image, label=np.arange(32) % 3)
-    return path
-
-
-def small_config(name: str, tmp_path: Path) -> ConfigDict:
-    config = module(name).get_config()
+def built(name, tmp_path, runs):
+    """The shrunken experiment, with a teacher of its kind where it takes one, and parameters that are not zero."""
+    config = small(name)
     if name == "own_images":
-        config.path = str(made_up_images(tmp_path))
-    for field, value in (SMALL | SPECIAL.get(name, {})).items():
-        if field in config:
-            config[field] = value
-    return config
+        config.path = str(made_up.images_file(tmp_path))
+    if name in made_up.TEACHERS:
+        teacher, changes = made_up.TEACHERS[name]
+        config.teacher_run = str(runs(teacher, **changes))
+    experiment = module(name).build(config)
+    if experiment.initial is None:
+        experiment = experiment._replace(initial=lambda: made_up.params(experiment))
+    return experiment
 
 
-@pytest.fixture(autouse=True)
-def made_up_cifar10(monkeypatch):
-    """CIFAR-10 cannot be downloaded by a test; images of its shape can be made."""
-    rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, (64, 32, 32, 3), np.uint8)
-    labels = np.arange(64, dtype=np.int32) % 10
-    made_up = data.ArraySource("made_up", images, labels, num_classes=10)
-    monkeypatch.setattr(data, "tfds_source", lambda name, **options: made_up)
+def docstring(name):
+    return ast.get_docstring(ast.parse((CONFIGS / f"{name}.py").read_text())) or ""
+
+
+# ---- Every config ----------------------------------------------------------------------------------------------------
 
 
 def test_the_names_are_those_of_the_readme():
@@ -72,42 +50,64 @@ def test_the_names_are_those_of_the_readme():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_config_holds_plain_values_and_says_how_it_is_run(name):
-    config = module(name).get_config()
     plain = (bool, int, float, str, tuple)
-    assert all(isinstance(value, plain) for value in config.to_dict().values())
-    docstring = ast.get_docstring(ast.parse((CONFIGS / f"{name}.py").read_text())) or ""
-    assert f"python main.py --config configs/{name}.py --workdir runs/{name}" in docstring
+    assert all(isinstance(value, plain) for value in module(name).get_config().to_dict().values())
+    command = " ".join(docstring(name).replace("\\", " ").split())
+    assert f"python main.py --config configs/{name}.py --workdir runs/{name}" in command
+    assert name not in PUBLISHED or "Ours: not run" in command
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("small_data", "quick_compile")
 @pytest.mark.parametrize("name", NAMES)
-def test_a_config_takes_steps_on_its_data(name, tmp_path):
-    facts = check(module(name).build(small_config(name, tmp_path)))
+def test_a_config_takes_steps_on_its_data(name, tmp_path, runs):
+    facts = check(built(name, tmp_path, runs))
     assert np.isfinite(list(facts.scalars.values())).all()
     assert facts.scalars["gradient_norm"] > 0
-    assert facts.parameters > 100
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("small_data")
 @pytest.mark.parametrize("name", NAMES)
-def test_every_sampler_of_a_config_draws_images_each_from_its_own_key(name, tmp_path):
-    experiment = module(name).build(small_config(name, tmp_path))
-    params = experiment.init(jax.random.key(0))
-    shape = experiment.fingerprint["shape"]
+def test_every_sampler_of_a_config_gives_images(name, tmp_path, runs):
+    experiment = built(name, tmp_path, runs)
     keys = jax.random.split(jax.random.key(1), 3)
-    labels = jax.numpy.arange(3) % max(experiment.num_classes, 1)
-    sampler = experiment.samplers[0]
-    images = jax.jit(sampler.sample)(params, keys, labels)
-    assert images.shape == (3, *shape)
-    assert images.dtype == np.float32
-    again = jax.jit(sampler.sample)(params, keys[::-1], labels[::-1])
-    np.testing.assert_allclose(again[::-1], images, rtol=1e-5, atol=1e-5)
+    params = jax.eval_shape(lambda: experiment.init(jax.random.key(0)))
+    for sampler in experiment.samplers:
+        images = jax.eval_shape(sampler.sample, params, keys, jax.numpy.zeros(3, int))
+        assert images.shape == (3, *experiment.fingerprint["shape"])
+        assert images.dtype == np.float32
     assert len({sampler.nfe for sampler in experiment.samplers}) == len(experiment.samplers)
 
 
+# One for each function that draws: consistency, Heun, DDIM, Euler, EDM's stochastic sampler, guided Heun.
 @pytest.mark.slow
-def test_the_whole_digits_run_with_every_stage_of_its_curriculum_compiles_once(tmp_path):
-    config = small_config("digits", tmp_path)
+@pytest.mark.usefixtures("small_data")
+@pytest.mark.parametrize(
+    ("name", "number"),
+    [
+        ("digits", 1),
+        ("digits_edm", 0),
+        ("digits_teacher", 1),
+        ("digits_rectified_flow", 1),
+        ("imagenet64_edm", 1),
+        ("imagenet512_trigflow", 0),
+    ],
+)
+def test_images_are_drawn_each_from_its_own_key(name, number, tmp_path, runs):
+    experiment = built(name, tmp_path, runs)
+    params, sampler = experiment.initial(), experiment.samplers[number]
+    keys, labels = jax.random.split(jax.random.key(1), 3), jax.numpy.arange(3)
+    sample = jax.jit(sampler.sample)
+    images = sample(params, keys, labels)
+    again = sample(params, keys[::-1], labels[::-1])
+    np.testing.assert_allclose(again[::-1], images, rtol=1e-4, atol=1e-4)
+    assert np.abs(images[0] - images[1]).max() > 0.01
+
+
+@pytest.mark.slow
+def test_the_whole_digits_run_with_every_stage_of_its_curriculum_compiles_once():
+    config = small("digits")
     config.steps = 2 * config.stages
     experiment, mesh = module("digits").build(config), make_mesh()
     traces = []
@@ -126,15 +126,97 @@ def test_the_whole_digits_run_with_every_stage_of_its_curriculum_compiles_once(t
     assert np.isfinite(distances).all()
 
 
+# ---- Sizes -----------------------------------------------------------------------------------------------------------
+
+# Millions of parameters as published: EDM's and EDM2's tables and code, and for sCM the table of its appendix.
+MILLIONS = [
+    ("cifar10_edm", "", 55.7),
+    ("cifar10_cd", "", 56.4),  # EDM's NCSN++
+    ("cifar10_ect", "", 55.7),
+    ("imagenet64_edm", "", 295.9),
+    ("imagenet64_cd", "", 295.9),
+    ("imagenet64_edm2", "S", 280.2),
+    ("imagenet64_edm2", "M", 497.8),
+    ("imagenet64_edm2", "L", 777.6),
+    ("imagenet64_edm2", "XL", 1119.4),
+    ("imagenet64_ect", "S", 280.2),
+    ("imagenet64_scm_training", "S", 280.2),
+    ("imagenet64_scm_training", "XL", 1119.4),
+]
+
+
+@pytest.mark.parametrize(("name", "size", "millions"), MILLIONS)
+def test_a_network_has_as_many_parameters_as_the_published_one(name, size, millions):
+    config = module(name).get_config(size) if size else module(name).get_config()
+    assert count_parameters(module(name).build(config)) == pytest.approx(millions * 1e6, rel=0.02)
+
+
+@pytest.mark.parametrize("name", SIZED)
+def test_a_size_changes_the_published_values_and_nothing_else(name):
+    get_config, sizes = module(name).get_config, module(name).SIZES
+    assert get_config().to_dict() == get_config("S").to_dict()
+    for size, values in sizes.items():
+        config = get_config(size)
+        assert config.channels == {"S": 192, "M": 256, "L": 320, "XL": 384, "XXL": 448}[size]
+        assert {field: config[field] for field in values} == values
+        assert config.to_dict().keys() == get_config().to_dict().keys()
+
+
+@pytest.mark.parametrize("name", SIZED)
+def test_a_size_that_was_not_published_is_refused_with_those_that_were(name):
+    with pytest.raises(ValueError, match=f"size is 'Q', this run is published in {', '.join(module(name).SIZES)}"):
+        module(name).get_config("Q")
+
+
+# ---- Data ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_without_data_a_run_can_be_built_and_says_what_it_lacks(name, tmp_path):
+    config = module(name).get_config()
+    config.data_dir = str(tmp_path)
+    experiment = module(name).build(config)
+    assert experiment.fingerprint["length"] == 0
+    with pytest.raises(FileNotFoundError, match=r"is not here: .*(--config\.data=FOLDER|--config\.data_dir|latents)"):
+        check(experiment)
+
+
+@pytest.mark.usefixtures("small_data")
+def test_imagenet_is_read_from_a_folder_or_a_file_and_must_be_whole(tmp_path, monkeypatch):
+    config = small("imagenet64_edm", tfds="", data=str(made_up.images_file(tmp_path)))
+    assert len(imagenet.images(config)) == 64
+    config.data = str(tmp_path / "nowhere")
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        imagenet.images(config)[0]
+    monkeypatch.setattr(imagenet, "CLASSES", 11)
+    config.data, config.tfds = "", "imagenet"
+    with pytest.raises(ValueError, match=r"made_up has images of \(8, 8, 3\) and 10 classes, .* \(8, 8, 3\) and 11"):
+        imagenet.images(config)
+    monkeypatch.setattr(imagenet, "SHAPE", (64, 64, 3))
+    with pytest.raises(ValueError, match=r"images of \(8, 8, 3\) .* needs \(64, 64, 3\)"):
+        imagenet.images(config)
+
+
+@pytest.mark.usefixtures("small_data")
+def test_an_unconditional_model_of_labelled_images_sees_no_labels():
+    for conditional, keys in ((False, {"image"}), (True, {"image", "label"})):
+        experiment = module("cifar10_edm").build(small("cifar10_edm", class_conditional=conditional))
+        batch = experiment.prepare(jax.random.key(0), jax.tree.map(jax.numpy.asarray, next(experiment.batches(0))))
+        assert set(batch) == keys
+        assert experiment.num_classes == (made_up.CLASSES if conditional else 0)
+
+
+# ---- The command line ------------------------------------------------------------------------------------------------
+
+
 @pytest.mark.slow
-def test_ect_starts_from_the_weights_of_another_run(tmp_path):
-    config = small_config("cifar10_edm", tmp_path)
-    config.steps = 2
-    teacher = module("cifar10_edm").build(config)._replace(judged_samples=0)
-    fit(teacher, tmp_path)
-    config = small_config("cifar10_ect", tmp_path)
-    config.initial_run = str(tmp_path)
-    init = module("cifar10_ect").build(config).init(jax.random.key(5))
-    expected, _ = teacher.restore(tmp_path, "ema", None)
-    for a, b in zip(jax.tree.leaves(init), jax.tree.leaves(expected), strict=True):
-        np.testing.assert_array_equal(a, b)
+def test_check_prints_a_run_of_another_size_before_it_misses_the_data():
+    command = [sys.executable, "main.py", "--mode=check", "--config", "configs/imagenet64_edm2.py:XL"]
+    environment = os.environ | {"JAX_PLATFORMS": "cpu"}
+    done = subprocess.run(command, cwd=CONFIGS.parent, env=environment, text=True, capture_output=True, timeout=600)
+    assert done.returncode == 1
+    lines = [line.split()[0] for line in done.stdout.splitlines() if not line.startswith(" ")]
+    assert lines == ["config", "data", "parameters"]
+    assert "channels = 384" in done.stdout
+    assert float(done.stdout.split()[-1].replace(",", "")) == pytest.approx(1119.4e6, rel=0.02)
+    assert done.stderr.startswith("error: imagenet64 is not here: give --config.data=FOLDER")

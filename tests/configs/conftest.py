@@ -1,0 +1,39 @@
+import jax
+import pytest
+
+import data
+from configs import cifar10, imagenet
+from tests.configs import made_up
+
+
+@pytest.fixture(scope="session")
+def runs(tmp_path_factory):
+    """(name, changes) -> the workdir of a run that nobody trained; each is made once."""
+    folders = {}
+
+    def run_of(name, **changes):
+        key = (name, *sorted(changes.items()))
+        if key not in folders:
+            folders[key] = made_up.run(tmp_path_factory.mktemp(name), name, **changes)
+        return folders[key]
+
+    return run_of
+
+
+@pytest.fixture
+def quick_compile():
+    """A step taken twice need not be fast."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.fixture
+def small_data(monkeypatch):
+    """CIFAR-10 and ImageNet are on nobody's laptop; images of eight pixels can be made."""
+    for shared in (cifar10, imagenet):
+        monkeypatch.setattr(shared, "SHAPE", made_up.SHAPE)
+        monkeypatch.setattr(shared, "CLASSES", made_up.CLASSES)
+    monkeypatch.setattr(imagenet, "LATENT_SHAPE", made_up.LATENT_SHAPE)
+    monkeypatch.setattr(imagenet, "latents", lambda config: made_up.Latents())
+    monkeypatch.setattr(data, "tfds_source", lambda name, **options: made_up.images())

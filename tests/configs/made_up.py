@@ -1,0 +1,120 @@
+"""Data, parameters and teachers that are made up, so that every config can take a step in seconds."""
+
+import importlib
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+import data
+from train import Experiment, claim
+from train.checkpoint import open_checkpoints, save
+
+SHAPE, LATENT_SHAPE, CLASSES = (8, 8, 3), (8, 8, 4), 10
+
+SMALL: dict[str, Any] = {
+    "steps": 12,
+    "batch_size": 8,
+    "channels": 8,
+    "multipliers": (1,),
+    "channels_per_head": 8,
+    "blocks": 1,
+    "width": 16,
+    "depth": 1,
+    "judged_samples": 16,
+    "tfds": "imagenet",
+}
+# Curricula that would not fit into twelve steps.
+SPECIAL: dict[str, dict[str, Any]] = {
+    "cifar10_ict": {"s1": 20},
+    "imagenet64_ict": {"s1": 20},
+    "cifar10_ect": {"stage_steps": 2},
+    "cifar10_stable": {"stage_steps": 2},
+    **{f"mnist_{name}": {"patch": 4} for name in ("teacher", "ect", "scm")},
+}
+TEACHERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "cifar10_cd": ("cifar10_edm", {"ncsnpp": True}),
+    "cifar10_ect": ("cifar10_edm", {}),
+    "cifar10_stable": ("cifar10_edm", {}),
+    "cifar10_scm_training": ("cifar10_trigflow", {}),
+    "cifar10_scm_distillation": ("cifar10_trigflow", {}),
+    "imagenet64_cd": ("imagenet64_edm", {}),
+    "imagenet64_ect": ("imagenet64_edm2", {}),
+    "imagenet64_stable": ("imagenet64_edm2", {}),
+    "imagenet64_scm_training": ("imagenet64_trigflow", {}),
+    "imagenet64_scm_distillation": ("imagenet64_trigflow", {}),
+    "imagenet64_multistep_training": ("imagenet64_trigflow", {}),
+    "imagenet64_multistep_distillation": ("imagenet64_trigflow", {}),
+    "imagenet512_scm_training": ("imagenet512_trigflow", {}),
+    "imagenet512_scm_distillation": ("imagenet512_trigflow", {}),
+    **{f"digits_{name}": ("digits_teacher", {}) for name in ("cd", "ect", "stable", "scm", "multistep")},
+    **{f"mnist_{name}": ("mnist_teacher", {}) for name in ("ect", "scm")},
+}
+
+
+class Latents:
+    """Float examples, which no source of ours reads yet."""
+
+    name, shape, num_classes = "latents", LATENT_SHAPE, CLASSES
+
+    def __len__(self) -> int:
+        return 64
+
+    def __getitem__(self, index: int) -> Any:
+        image = 0.5 * np.random.default_rng(index).standard_normal(self.shape).astype(np.float32)
+        return {"image": image, "label": np.int32(index % self.num_classes)}
+
+
+def images() -> data.ArraySource:
+    """Noise with ten labels."""
+    image = np.random.default_rng(0).integers(0, 256, (64, *SHAPE), np.uint8)
+    return data.ArraySource("made_up", image, np.arange(64, dtype=np.int32) % CLASSES, CLASSES)
+
+
+def images_file(folder: Path) -> Path:
+    """The same in a file."""
+    path, source = folder / "images.npz", images()
+    np.savez(path, image=source.image, label=np.asarray(source.label))
+    return path
+
+
+def module(name: str) -> ModuleType:
+    """The module of a config."""
+    return importlib.import_module(f"configs.{name}")
+
+
+def small(name: str, **changes: Any) -> ConfigDict:
+    """The values of a config, shrunken as far as it has them."""
+    config = module(name).get_config()
+    for field, value in (SMALL | SPECIAL.get(name, {})).items():
+        if field in config:
+            config[field] = value
+    config.update(changes)
+    return config
+
+
+def params(experiment: Experiment) -> Any:
+    """Parameters of the right shapes, none of them zero as at initialisation, without a compilation."""
+    rng = np.random.default_rng(0)
+    shapes = jax.eval_shape(lambda: experiment.init(jax.random.key(0)))
+    return jax.tree.map(lambda leaf: 0.1 * rng.standard_normal(leaf.shape).astype(leaf.dtype), shapes)
+
+
+def run(workdir: Path, name: str, **changes: Any) -> Path:
+    """The folder of a run of one step that nobody trained."""
+    config = small(name, **changes)
+    experiment = module(name).build(config)
+    claim(workdir, config_file=f"configs/{name}.py", config=config.to_dict())
+    weights = params(experiment)
+
+    def times(factor: float) -> Any:
+        return jax.tree.map(lambda leaf: jax.numpy.asarray(factor * leaf, leaf.dtype), weights)
+
+    # Each average is told from the others and from the parameters.
+    tree = {"params": times(1), "averages": {name: times(1.1 + i / 10) for i, name in enumerate(experiment.averages)}}
+    with open_checkpoints(workdir / "checkpoints") as checkpoints:
+        save(checkpoints, 1, tree, {})
+    return workdir

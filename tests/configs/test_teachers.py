@@ -1,0 +1,161 @@
+"""A run that distils or tunes another takes that one's weights and functions, and refuses one that does not fit."""
+
+import json
+import re
+import shutil
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs import glue
+from losses import cosine, edm, scaled, trig
+from tests.configs import made_up
+from tests.configs.made_up import module, small
+from train import Context, restore_average
+from train.state import check_initial
+
+
+def refused(name, workdir, message, error=ValueError, **changes):
+    with pytest.raises(error, match=message):
+        module(name).build(small(name, teacher_run=str(workdir), **changes))
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("small_data")
+@pytest.mark.parametrize("name", sorted(made_up.TEACHERS))
+def test_a_run_starts_from_the_averaged_weights_of_its_teacher(name, runs):
+    teacher, changes = made_up.TEACHERS[name]
+    workdir = runs(teacher, **changes)
+    experiment = module(name).build(small(name, teacher_run=str(workdir)))
+    assert experiment.initial is not None
+    initial = experiment.initial()
+    check_initial(initial, jax.eval_shape(lambda: experiment.init(jax.random.key(0))))
+    average = module(teacher).diffusion(small(teacher, **changes)).average
+    expected, _ = restore_average(workdir, average)
+    # What is learned beside the network starts afresh.
+    networks = [tree.get("network", tree) for tree in (initial, expected)]
+    for a, b in zip(*map(jax.tree.leaves, networks), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("small_data")
+@pytest.mark.parametrize("name", ["cifar10_edm", "cifar10_trigflow", "imagenet64_edm2"])
+def test_a_teacher_is_one_denoiser_on_every_path(name, runs):
+    classes = made_up.CLASSES if name.startswith("imagenet") else 0
+    teacher = glue.teacher(str(runs(name)), shape=made_up.SHAPE, num_classes=classes, sigma_data=0.5)
+    labels = jnp.arange(2) if teacher.diffusion.num_classes else None
+    on_path = partial(teacher.diffusion.on_path, teacher.params(), labels)
+    x, sigma = jax.random.normal(jax.random.key(0), (2, *made_up.SHAPE)), jnp.array([0.3, 2.0])
+    expected = on_path(edm)(x, sigma)
+    for path, t in ((cosine, 2 / jnp.pi * jnp.arctan(sigma)), (scaled(trig, 0.5), jnp.arctan(sigma / 0.5))):
+        alpha = path.alpha(t)[:, None, None, None]
+        np.testing.assert_allclose(on_path(path)(alpha * x, t), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.usefixtures("small_data")
+def test_a_teacher_of_other_data_is_refused_with_both_values(runs):
+    workdir = runs("cifar10_trigflow")
+    refused("cifar10_scm_training", workdir, "num_classes 0, this run 10", class_conditional=True)
+    refused("cifar10_scm_training", workdir, r"sigma_data 0\.5, this run 0\.4", sigma_data=0.4)
+    for shape in ((16, 16, 3), (8, 8, 1)):
+        with pytest.raises(ValueError, match=re.escape(f"shape (8, 8, 3), this run {shape}")):
+            glue.teacher(str(workdir), shape=shape, num_classes=0, sigma_data=0.5)
+
+
+@pytest.mark.usefixtures("small_data")
+def test_a_teacher_of_another_network_is_refused_where_it_starts(runs):
+    config = small("cifar10_ect", teacher_run=str(runs("cifar10_edm", ncsnpp=True)))
+    experiment = module("cifar10_ect").build(config)
+    abstract = jax.eval_shape(lambda: experiment.init(jax.random.key(0)))
+    assert experiment.initial is not None
+    with pytest.raises(ValueError, match="are not those of this network"):
+        check_initial(experiment.initial(), abstract)
+
+
+@pytest.mark.usefixtures("small_data")
+def test_a_run_that_is_no_diffusion_model_is_refused_by_name(runs):
+    workdir = runs("cifar10_ect")
+    refused("cifar10_scm_training", workdir, r"is of cifar10_ect\.py, which does not train a diffusion model")
+
+
+@pytest.mark.usefixtures("small_data")
+def test_guidance_needs_a_teacher_that_saw_the_null_class(runs):
+    workdir = runs("imagenet64_trigflow")
+    refused("imagenet64_scm_distillation", workdir, r"guidance 1\.5 needs .* label_dropout", guidance=1.5)
+    module("imagenet64_scm_distillation").build(small("imagenet64_scm_distillation", teacher_run=str(workdir)))
+    with pytest.raises(ValueError, match=r"class-conditional network, got scale 1\.5"):
+        glue.classifier_free(lambda labels: lambda x, t: x, None, num_classes=10, scale=1.5)
+
+
+@pytest.mark.usefixtures("small_data")
+def test_a_workdir_without_a_run_or_a_checkpoint_says_which(runs, tmp_path):
+    refused("cifar10_ect", tmp_path / "nowhere", "nowhere: no such folder", FileNotFoundError)
+    refused("cifar10_ect", tmp_path, r"run\.json is missing", FileNotFoundError)
+    (tmp_path / "run.json").write_text(json.dumps({"config_file": "configs/cifar10_edm.py"}))
+    refused("cifar10_ect", tmp_path, "lacks config")
+    shutil.copy(runs("cifar10_edm") / "run.json", tmp_path)
+    experiment = module("cifar10_ect").build(small("cifar10_ect", teacher_run=str(tmp_path)))
+    assert experiment.initial is not None
+    with pytest.raises(FileNotFoundError, match=r"no checkpoint in .*nothing was trained there yet"):
+        experiment.initial()
+
+
+@pytest.mark.usefixtures("small_data")
+@pytest.mark.parametrize("name", [name for name in made_up.TEACHERS if "distil" in name or name.endswith("_cd")])
+def test_without_a_teacher_a_distillation_can_be_built_and_says_what_it_lacks(name):
+    experiment = module(name).build(small(name))
+    with pytest.raises(ValueError, match=r"needs a trained diffusion model: .*--config\.teacher_run=DIR"):
+        experiment.frozen()
+
+
+# ---- LPIPS -----------------------------------------------------------------------------------------------------------
+
+
+def test_lpips_is_the_distance_when_its_file_is_given(monkeypatch, tmp_path):
+    rng = np.random.default_rng(0)
+    kernel = jnp.asarray(rng.standard_normal((3, 3, 3, 2)), jnp.float32)
+    trunk = ((glue.vgg.Convolution(kernel, jnp.zeros(2)),),)
+    monkeypatch.setattr(glue.vgg, "read_lpips", lambda file: (trunk, (jnp.ones(2),)))
+    metric = glue.lpips_or_l2("weights.npz", pool=glue.vgg.average_pool)
+    a, b = jnp.asarray(rng.uniform(-1, 1, (2, 3, 8, 8, 3)), jnp.float32)
+    distance = metric.distance(metric.params())
+    np.testing.assert_array_equal(distance(a, a), 0)
+    # The images are compared at 224 pixels, by features of unit length and the file's weights.
+    f, g = (glue.vgg.lpips_features(trunk)(glue.vgg.enlarge(x))[0] for x in (a, b))
+    unit = [x / (jnp.linalg.norm(x, axis=-1, keepdims=True) + 1e-10) for x in (f, g)]
+    expected = jnp.mean(jnp.sum((unit[0] - unit[1]) ** 2, axis=-1), axis=(1, 2))
+    np.testing.assert_allclose(distance(a, b), expected, rtol=1e-4)
+
+
+def test_without_its_file_the_distance_is_squared_l2_and_a_wrong_file_is_named(tmp_path):
+    a, b = jnp.zeros((2, 8, 8, 3)), jnp.full((2, 8, 8, 3), 0.5)
+    metric = glue.lpips_or_l2("")
+    np.testing.assert_allclose(metric.distance(metric.params())(a, b), 8 * 8 * 3 / 4)
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        glue.lpips_or_l2(str(tmp_path / "nowhere.npz")).params()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("small_data")
+@pytest.mark.parametrize("name", ["cifar10_ct", "imagenet64_ct", "cifar10_cd"])
+def test_a_run_with_lpips_has_a_loss_of_it(name, monkeypatch, runs):
+    trunk = ((glue.vgg.Convolution(jnp.ones((3, 3, 3, 2)), jnp.zeros(2)),),)
+    monkeypatch.setattr(glue.vgg, "read_lpips", lambda file: (trunk, (jnp.ones(2),)))
+    config = small(name, lpips="weights.npz")
+    if name in made_up.TEACHERS:
+        teacher, changes = made_up.TEACHERS[name]
+        config.teacher_run = str(runs(teacher, **changes))
+    experiment = module(name).build(config)
+    batch = experiment.prepare(jax.random.key(0), jax.tree.map(jnp.asarray, next(experiment.batches(0))))
+
+    def loss(params, frozen):
+        averages = dict.fromkeys(experiment.averages, params)
+        context = Context(step=jnp.zeros((), jnp.int32), frozen=frozen, averages=averages)
+        return experiment.objective(params, batch, jax.random.key(0), context)[0]
+
+    losses = jax.eval_shape(loss, made_up.params(experiment), experiment.frozen())
+    assert losses.shape == (config.batch_size,)
