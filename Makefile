@@ -3,13 +3,18 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: digits test lint format clean
+.PHONY: digits results test lint format clean
 
 digits: $(VENV)/installed
 	$(BIN)/python main.py --config configs/digits.py --workdir runs/digits
 
+# Every method under one budget into docs/results.md; runs that are done are skipped. JOBS=2 trains two at a time.
+JOBS ?= 1
+results: $(VENV)/installed
+	$(BIN)/python -m benchmarks.results --jobs $(JOBS)
+
 test: $(VENV)/installed
-	$(BIN)/python -m pytest -q --durations=10
+	$(BIN)/python -m pytest -q --numprocesses=auto --durations=10
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .

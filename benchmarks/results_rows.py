@@ -1,0 +1,132 @@
+"""Which runs stand in docs/results.md, as plain data: a row more is an entry more here.
+
+Runs of one label share a line of the table: the seeds of a method, or a model for each number of steps.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Run:
+    """One call of main.py.
+
+    Attributes:
+        name: its folder, and what `--only` calls it.
+        label: its line of the table.
+        paper: where the method is from.
+        config: file name in configs/, without ".py".
+        values: config values that differ from that file's.
+        teachers: config values that are the workdir of another run, by that run's name; it is trained before.
+        nfe: the numbers of network evaluations that it stands for in its line; all of its samplers' if empty.
+        control: a line to hold the others against, and not a method; it is not drawn.
+    """
+
+    name: str
+    label: str
+    paper: str
+    config: str
+    values: Mapping[str, Any] = field(default_factory=dict)
+    teachers: Mapping[str, str] = field(default_factory=dict)
+    nfe: tuple[int, ...] = ()
+    control: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """Runs that can be compared: one data set, one network, one budget, one judge.
+
+    Attributes:
+        title: its heading.
+        pictures: how the names of its pictures begin.
+        text: what it shows, in a sentence or two.
+        same: config values that should be equal throughout; the page says which are, and who deviates.
+        runs: in the order of the table's lines.
+        distance: how the name of the Fréchet distance begins that it shows.
+        tfds: the TensorFlow data set it needs; "" if its data are part of an installed package.
+    """
+
+    title: str
+    pictures: str
+    text: str
+    same: tuple[str, ...]
+    runs: tuple[Run, ...]
+    distance: str = "fd_pixels"
+    tfds: str = ""
+
+
+def with_seeds(run: Run, *seeds: int) -> tuple[Run, ...]:
+    """The run, whose config has seed 0, and once more with each of these seeds."""
+    again = (replace(run, name=f"{run.name}_seed{s}", values={**run.values, "seed": s}) for s in seeds)
+    return (run, *again)
+
+
+def each_step_count(run: Run, value: str, step_counts: Sequence[int]) -> tuple[Run, ...]:
+    """A model for each number of steps, which the config calls `value`; one line of the table."""
+    return tuple(replace(run, name=f"{run.name}_{n}", values={**run.values, value: n}, nfe=(n,)) for n in step_counts)
+
+
+SAME = ("steps", "batch_size", "patch", "width", "depth", "heads", "time_scale", "sigma_data", "judged_samples")
+CM, ICT = "Song et al. 2023", "Song & Dhariwal 2023"
+ECT, SCM = "Geng et al. 2024", "Lu & Song 2024"
+MULTISTEP = "Heek et al. 2024"
+
+
+def students_of(teacher: str) -> dict[str, str]:
+    """The config value through which a run gets its teacher, be it to learn from or to start from."""
+    return {"teacher_run": teacher}
+
+
+DISTILL = {"distill": True}
+UNTRAINED = {"steps": 1, "learning_rate": 0.0}  # main.py judges what a checkpoint holds: one step of length 0 makes one
+DIGITS_TEACHER = students_of("digits_teacher")
+DIGITS = Table(
+    title="Digits",
+    pictures="results",
+    text="scikit-learn's 1,797 handwritten digits in 8 x 8 pixels, class-conditional. Every run trains on all of them "
+    "and is judged against all of them: the numbers say that a method learned the data, not that it generalises.",
+    same=SAME,
+    runs=(
+        Run("digits_teacher", "diffusion teacher, DDIM", SCM, "digits_teacher"),
+        Run("digits_cd_heun", "CM distillation, Heun", CM, "digits_cd", teachers=DIGITS_TEACHER),
+        Run("digits_cd_euler", "CM distillation, Euler", CM, "digits_cd", {"heun": False}, DIGITS_TEACHER),
+        Run("digits_ct", "CM training", CM, "digits_ct"),
+        Run("digits_ict", "iCT", ICT, "digits_ict"),
+        *with_seeds(Run("digits_ect", "ECT", ECT, "digits_ect", teachers=DIGITS_TEACHER), 1, 2),
+        Run("digits_stable", "SCT", "Wang et al. 2024", "digits_stable", teachers=DIGITS_TEACHER),
+        *with_seeds(Run("digits_sct", "sCT", SCM, "digits_scm", teachers=DIGITS_TEACHER), 1, 2),
+        *with_seeds(Run("digits_scd", "sCD", SCM, "digits_scm", DISTILL, DIGITS_TEACHER), 1, 2),
+        *each_step_count(
+            Run("digits_mct", "Multistep CM training", MULTISTEP, "digits_multistep", {}, DIGITS_TEACHER),
+            "segments",
+            (1, 2, 4, 8),
+        ),
+        *each_step_count(
+            Run("digits_mcd", "Multistep CM distillation", MULTISTEP, "digits_multistep", DISTILL, DIGITS_TEACHER),
+            "segments",
+            (1, 2, 4, 8),
+        ),
+        Run("digits_untrained", "untrained network", "", "digits_ect", UNTRAINED, control=True),
+    ),
+)
+
+MNIST_TEACHER = students_of("mnist_teacher")
+MNIST = Table(
+    title="MNIST",
+    pictures="results_mnist",
+    text="MNIST in 28 x 28 pixels, class-conditional; trained on its 60,000 training images and judged against the "
+    "first 10,000 of them, in the features of a classifier.",
+    same=SAME,
+    distance="fd_classifier",
+    tfds="mnist",
+    runs=(
+        Run("mnist_teacher", "diffusion teacher, DDIM", SCM, "mnist_teacher"),
+        Run("mnist_ect", "ECT", ECT, "mnist_ect", teachers=MNIST_TEACHER),
+        Run("mnist_sct", "sCT", SCM, "mnist_scm", teachers=MNIST_TEACHER),
+        Run("mnist_scd", "sCD", SCM, "mnist_scm", DISTILL, MNIST_TEACHER),
+        Run("mnist_untrained", "untrained network", "", "mnist_ect", UNTRAINED, control=True),
+    ),
+)
+
+TABLES = (DIGITS, MNIST)

@@ -1,0 +1,173 @@
+"""The runs of a table of results: how each is called, and what has come of it.
+
+A run counts as done when main.py has ended well and the folder holds final rows of this very config.
+"""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from eval import Row, load_module, read_rows
+from train import read_log
+
+from .results_rows import Run
+
+ROOT = Path(__file__).parents[1]
+RUNS = Path("runs/results")
+RECORD = "driver.json"  # in the folder of a run, beside what main.py writes
+
+
+class Place(NamedTuple):
+    """Where runs lie, and where their data do.
+
+    Attributes:
+        runs: a folder with a folder for each run.
+        data_dir: TensorFlow data sets; the configs' own if None.
+    """
+
+    runs: Path
+    data_dir: str | None = None
+
+    def workdir(self, run: Run) -> Path:
+        """The folder of a run."""
+        return self.runs / run.name
+
+    def log(self, run: Run) -> Path:
+        """What main.py printed when it was last started."""
+        return self.runs / f"{run.name}.log"
+
+
+class Finished(NamedTuple):
+    """A run that is done.
+
+    Attributes:
+        rows: what the end of training was judged to be.
+        config: its values.
+        train_seconds: seconds of training with compilation, without judging and without drawing.
+        cores: CPU cores it was given; None if it was not trained by this driver or not on a CPU.
+        device: "cpu" or the accelerators, as "8 x TPU v5 lite".
+        jax: version.
+    """
+
+    rows: list[Row]
+    config: dict[str, Any]
+    train_seconds: float
+    cores: int | None
+    device: str
+    jax: str
+
+
+# ---- What a run is ---------------------------------------------------------------------------------------------------
+
+
+def arguments(run: Run, place: Place) -> list[str]:
+    """main.py and its arguments, as a shell would be given them."""
+    located = {name: place.runs / other for name, other in run.teachers.items()}
+    if place.data_dir is not None and "data_dir" in plain_config(run.config):
+        located["data_dir"] = Path(place.data_dir)
+    values = {**located, **run.values}
+    return [
+        *("main.py", "--config", f"configs/{run.config}.py", "--workdir", str(place.workdir(run))),
+        *(f"--config.{name}={value}" for name, value in values.items()),
+    ]
+
+
+@cache
+def plain_config(config: str) -> Mapping[str, Any]:
+    """The values of a config file, as run.json holds them.
+
+    Raises:
+        FileNotFoundError: no such file.
+    """
+    values = load_module(ROOT / "configs" / f"{config}.py").get_config()
+    return json.loads(json.dumps(values.to_dict()))
+
+
+def check(runs: Sequence[Run]) -> None:
+    """Refuse rows that cannot be run, before anything is.
+
+    Raises:
+        ValueError: listing names given twice, teachers and config files and config values that do not exist.
+    """
+    problems = []
+    names = [run.name for run in runs]
+    for i, run in enumerate(runs):
+        if run.name in names[:i]:
+            problems.append(f"{run.name}: the name of two runs")
+        # Only what stands above can be a teacher: that alone rules out circles.
+        problems += [f"{run.name}: no run {t!r} stands above it" for t in run.teachers.values() if t not in names[:i]]
+        try:
+            known = plain_config(run.config)
+        except FileNotFoundError as error:
+            problems.append(f"{run.name}: {error}")
+        else:
+            unknown = sorted({*run.values, *run.teachers} - known.keys())
+            problems += [f"{run.name}: configs/{run.config}.py has no value {value!r}" for value in unknown]
+    if problems:
+        raise ValueError("these rows cannot be run:\n  " + "\n  ".join(problems))
+
+
+def with_teachers(chosen: Iterable[Run], runs: Sequence[Run]) -> list[Run]:
+    """These runs and all whose workdirs they need, in the order of `runs`."""
+    by_name = {run.name: run for run in runs}
+    needed: set[str] = set()
+    waiting = [run.name for run in chosen]
+    while waiting:
+        name = waiting.pop()
+        if name in by_name and name not in needed:
+            needed.add(name)
+            waiting += by_name[name].teachers.values()
+    return [run for run in runs if run.name in needed]
+
+
+# ---- What is done ----------------------------------------------------------------------------------------------------
+
+
+def finished(run: Run, place: Place) -> Finished | None:
+    """What a run has come to; None if it is not done, or its folder holds a run of another config."""
+    workdir = place.workdir(run)
+    try:
+        record = json.loads((workdir / RECORD).read_text())
+        own = json.loads((workdir / "run.json").read_text())
+        rows = final_rows(run, place)
+    except FileNotFoundError:
+        return None
+    if not rows:
+        return None
+    batch_size = own["config"]["batch_size"]
+    log = [row for row in read_log(workdir) if "images_per_second" in row]
+    steps = [0, *(row["step"] for row in log)]
+    seconds = sum((row["step"] - k) * batch_size / row["images_per_second"] for k, row in zip(steps, log, strict=False))
+    on_cpu = own["device"] == "cpu"
+    return Finished(
+        rows=rows,
+        config=own["config"],
+        train_seconds=seconds,
+        cores=record["cores"] if on_cpu else None,
+        device="cpu" if on_cpu else f"{own['device_count']} x {own['device']}",
+        jax=own["packages"]["jax"],
+    )
+
+
+def final_rows(run: Run, place: Place) -> list[Row]:
+    """Rows that the end of the training of this very config wrote; none if it has not.
+
+    Of repeated measurements the first count: later ones may be of another weight average.
+
+    Raises:
+        FileNotFoundError: the config file, or the folder or one of its files is missing.
+    """
+    workdir = place.workdir(run)
+    wanted = {**plain_config(run.config), **json.loads(json.dumps(dict(run.values)))}
+    own = json.loads((workdir / "run.json").read_text())
+    # Where a teacher or the data lie is not what a run is.
+    elsewhere = {*run.teachers, "data_dir"}
+    same = all(own["config"].get(k) == v for k, v in wanted.items() if k not in elsewhere)
+    if own["config_file"] != f"configs/{run.config}.py" or own["config"].keys() != wanted.keys() or not same:
+        return []
+    expected = {"step": wanted["steps"], "seed": 0, "n": wanted["judged_samples"]}
+    rows = read_rows(workdir / "metrics.jsonl")
+    rows = [row for row in rows if all(row.get(key) == value for key, value in expected.items())]
+    return list({(row["metric"], row["nfe"]): row for row in reversed(rows)}.values())
