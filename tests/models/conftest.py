@@ -23,12 +23,17 @@ _quick_jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level"
 
 
 def random_params(module: nn.Module, *inputs) -> Any:
-    """Parameters of the right shapes, all of them normal draws; no initializer is compiled."""
+    """Parameters of the right shapes, all of them normal draws; no initializer is compiled.
+
+    Gains, which are scalars, get unit size: a product of small ones would leave the conditions to rounding.
+    """
     generator = np.random.default_rng(0)
     shapes = jax.eval_shape(module.init, jax.random.key(0), *inputs)
     # Whichever test comes first may ask for them while it is being traced, and they are kept for all.
     with jax.ensure_compile_time_eval():
-        return jax.tree.map(lambda a: jnp.asarray(0.2 * generator.standard_normal(a.shape), a.dtype), shapes)
+        return jax.tree.map(
+            lambda a: jnp.asarray((0.2 if a.ndim else 1.0) * generator.standard_normal(a.shape), a.dtype), shapes
+        )
 
 
 @dataclass(frozen=True, eq=False)
