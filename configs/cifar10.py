@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 import data
-from configs import glue
+from configs import glue, teachers
 from models import SongUNet
 from train import Sampler
 
@@ -62,9 +62,9 @@ def unet(make: Callable[..., SongUNet], config: ConfigDict, **options: Any) -> S
     )
 
 
-def teacher(config: ConfigDict, images: data.Source) -> glue.Teacher:
+def teacher(config: ConfigDict, images: data.Source) -> teachers.Teacher:
     """The diffusion model in config.teacher_run, checked against this run."""
-    return glue.teacher(
+    return teachers.teacher(
         config.teacher_run, shape=images.shape, num_classes=classes(config), sigma_data=config.sigma_data
     )
 

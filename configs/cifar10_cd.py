@@ -17,7 +17,7 @@ import jax
 import optax
 from ml_collections import ConfigDict
 
-from configs import cifar10, glue
+from configs import cifar10, glue, teachers
 from losses import consistency, conversions, edm, pairs, steps
 from losses.types import Loss, Net
 from models import ncsnpp, preconditioning
@@ -77,6 +77,6 @@ def build(config: ConfigDict) -> Experiment:
         frozen=lambda: {"teacher": teacher.params(), "metric": metric.params()},
         optimizer=optax.radam(config.learning_rate),
         averages={"ema": partial(averages.constant, decay=config.average_decay)},
-        **glue.start(config.teacher_run, teacher),
+        **teachers.start(config.teacher_run, teacher),
         **cifar10.fields(config, images, samplers, flip=True),
     )

@@ -15,7 +15,7 @@ import jax
 import optax
 from ml_collections import ConfigDict
 
-from configs import cifar10, glue
+from configs import cifar10, glue, teachers
 from losses import consistency, curricula, edm, edm_weight, pairs, pseudo_huber
 from losses.types import Loss, Net
 from models import ddpmpp, preconditioning
@@ -82,6 +82,6 @@ def build(config: ConfigDict) -> Experiment:
         objective=objective,
         optimizer=optax.radam(config.learning_rate),
         averages={"ema": partial(averages.constant, decay=config.average_decay)},
-        **glue.start(config.teacher_run, teacher),
+        **teachers.start(config.teacher_run, teacher),
         **cifar10.fields(config, images, samplers, flip=False),
     )

@@ -14,7 +14,7 @@ import jax
 import optax
 from ml_collections import ConfigDict
 
-from configs import cifar10, glue
+from configs import cifar10, glue, teachers
 from losses import Path, conversions, denoising, edm, edm_weight, times
 from losses.types import Loss, Net
 from models import SongUNet, ddpmpp, ncsnpp, preconditioning
@@ -82,7 +82,7 @@ def build(config: ConfigDict) -> Experiment:
     )
 
 
-def diffusion(config: ConfigDict) -> glue.Diffusion:
+def diffusion(config: ConfigDict) -> teachers.Diffusion:
     """What this run is to its students."""
     model = network(config)
 
@@ -90,4 +90,4 @@ def diffusion(config: ConfigDict) -> glue.Diffusion:
         denoiser = preconditioning.edm(glue.bind(model, params, labels), config.sigma_data)
         return conversions.edm_on_path(denoiser, path)
 
-    return glue.Diffusion(on_path, cifar10.source(config).shape, cifar10.classes(config), config.sigma_data, "ema")
+    return teachers.Diffusion(on_path, cifar10.source(config).shape, cifar10.classes(config), config.sigma_data, "ema")

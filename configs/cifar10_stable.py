@@ -14,7 +14,7 @@ import jax
 import optax
 from ml_collections import ConfigDict
 
-from configs import cifar10, cifar10_ect, glue
+from configs import cifar10, cifar10_ect, glue, teachers
 from losses import consistency, curricula, edm, pairs, pseudo_huber, steps
 from losses.types import Loss, Net
 from models import ddpmpp, preconditioning
@@ -59,6 +59,6 @@ def build(config: ConfigDict) -> Experiment:
         objective=objective,
         optimizer=optax.radam(config.learning_rate),
         averages={"ema": partial(averages.constant, decay=config.average_decay)},
-        **glue.start(config.teacher_run, teacher),
+        **teachers.start(config.teacher_run, teacher),
         **cifar10.fields(config, images, samplers, flip=False),
     )

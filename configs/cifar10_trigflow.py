@@ -14,7 +14,7 @@ import numpy as np
 import optax
 from ml_collections import ConfigDict
 
-from configs import cifar10, glue
+from configs import cifar10, glue, teachers
 from losses import Path, adaptive, conversions, denoising, scaled, times, trig, v_weight
 from losses.types import Loss, Net
 from models import SongUNet, ddpmpp, preconditioning
@@ -87,7 +87,7 @@ def build(config: ConfigDict) -> Experiment:
     )
 
 
-def diffusion(config: ConfigDict) -> glue.Diffusion:
+def diffusion(config: ConfigDict) -> teachers.Diffusion:
     """What this run is to its students."""
     model = network(config)
 
@@ -96,6 +96,6 @@ def diffusion(config: ConfigDict) -> glue.Diffusion:
         return conversions.trigflow_on_path(denoiser, path, sigma_data=config.sigma_data)
 
     shape, classes = cifar10.source(config).shape, cifar10.classes(config)
-    return glue.Diffusion(
+    return teachers.Diffusion(
         on_path, shape, classes, config.sigma_data, average="ema", network=lambda params: params["network"]
     )

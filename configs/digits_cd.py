@@ -11,7 +11,7 @@ import jax
 from ml_collections import ConfigDict
 
 import data
-from configs import digits, digits_students, glue
+from configs import digits, digits_students, glue, teachers
 from losses import consistency, conversions, edm, l2, pairs, steps
 from losses.types import Loss
 from train import Batch, Context, Experiment, Params
@@ -53,6 +53,6 @@ def build(config: ConfigDict) -> Experiment:
         init=glue.initialiser(model, source),
         objective=objective,
         frozen=teacher.params,
-        **glue.start(config.teacher_run, teacher),
+        **teachers.start(config.teacher_run, teacher),
         **digits.fields(config, source, glue.consistency_samplers(f, source.shape, config.grids, path=edm)),
     )

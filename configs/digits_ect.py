@@ -12,7 +12,7 @@ import jax
 from ml_collections import ConfigDict
 
 import data
-from configs import digits, digits_students, glue
+from configs import digits, digits_students, glue, teachers
 from losses import consistency, curricula, edm, edm_weight, pairs, pseudo_huber
 from losses.types import Loss
 from train import Batch, Context, Experiment, Params
@@ -62,6 +62,6 @@ def experiment(config: ConfigDict, source: data.Source, fields: digits.Fields) -
     return Experiment(
         init=glue.initialiser(model, source),
         objective=objective,
-        **glue.start(config.teacher_run, teacher),
+        **teachers.start(config.teacher_run, teacher),
         **fields(config, source, glue.consistency_samplers(f, source.shape, config.grids, path=edm)),
     )

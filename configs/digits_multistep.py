@@ -13,7 +13,7 @@ import jax
 from ml_collections import ConfigDict
 
 import data
-from configs import digits, digits_students, glue
+from configs import digits, digits_students, glue, teachers
 from losses import cosine, curricula, pseudo_huber, segment_consistency, v_weight
 from losses.types import Loss
 from samplers import ddim, grids
@@ -82,6 +82,6 @@ def build(config: ConfigDict) -> Experiment:
         init=glue.initialiser(model, source),
         objective=objective,
         frozen=teacher.params if config.distill else lambda: None,
-        **glue.start(config.teacher_run, teacher),
+        **teachers.start(config.teacher_run, teacher),
         **digits.fields(config, source, (sampler,)),
     )

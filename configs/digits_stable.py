@@ -13,7 +13,7 @@ import jax
 from ml_collections import ConfigDict
 
 import data
-from configs import digits, digits_ect, digits_students, glue
+from configs import digits, digits_ect, digits_students, glue, teachers
 from losses import consistency, curricula, edm, edm_weight, pairs, pseudo_huber, steps
 from losses.types import Loss
 from train import Batch, Context, Experiment, Params
@@ -64,6 +64,6 @@ def build(config: ConfigDict) -> Experiment:
     return Experiment(
         init=glue.initialiser(model, source),
         objective=objective,
-        **glue.start(config.teacher_run, teacher),
+        **teachers.start(config.teacher_run, teacher),
         **digits.fields(config, source, samplers),
     )

@@ -8,7 +8,7 @@ import jax
 from ml_collections import ConfigDict
 
 import data
-from configs import digits, glue
+from configs import digits, glue, teachers
 from losses import Path, conversions
 from losses.types import Net
 from models import DiT, preconditioning
@@ -37,9 +37,9 @@ def on_path(model: DiT, config: ConfigDict, path: Path) -> glue.NetOf:
     return net_of
 
 
-def teacher(config: ConfigDict, source: data.Source, *, guidance: float = 1.0) -> glue.Teacher:
+def teacher(config: ConfigDict, source: data.Source, *, guidance: float = 1.0) -> teachers.Teacher:
     """The run in config.teacher_run, checked against this one."""
-    return glue.teacher(
+    return teachers.teacher(
         config.teacher_run,
         shape=source.shape,
         num_classes=source.num_classes,

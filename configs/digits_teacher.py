@@ -12,7 +12,7 @@ import jax
 from ml_collections import ConfigDict
 
 import data
-from configs import digits, digits_students, glue
+from configs import digits, digits_students, glue, teachers
 from losses import denoising, edm, edm_weight, times
 from losses.types import Loss
 from samplers import ddim, grids
@@ -75,15 +75,15 @@ def experiment(config: ConfigDict, source: data.Source, fields: digits.Fields) -
     )
 
 
-def diffusion(config: ConfigDict) -> glue.Diffusion:
+def diffusion(config: ConfigDict) -> teachers.Diffusion:
     """What this run is to its students."""
     return diffusion_of(config, data.digits())
 
 
-def diffusion_of(config: ConfigDict, source: data.Source) -> glue.Diffusion:
+def diffusion_of(config: ConfigDict, source: data.Source) -> teachers.Diffusion:
     """The same on any images."""
     model = digits.network(config, source)
-    return glue.Diffusion(
+    return teachers.Diffusion(
         on_path=lambda params, labels, path: digits_students.on_path(model, config, path)(params, labels),
         shape=source.shape,
         num_classes=source.num_classes,

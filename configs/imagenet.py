@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 
 import data
 import eval as evaluation
-from configs import glue
+from configs import glue, teachers
 from models.edm2 import EDM2_SIZES
 from models.edm2_blocks import projected
 from train import Sampler, averages, restore_or_reconstruct, schedules
@@ -149,9 +149,9 @@ def power_name(sigma_rel: float) -> str:
     return f"power_{sigma_rel:g}"
 
 
-def teacher(config: ConfigDict, source: data.Source, *, guidance: float = 1.0) -> glue.Teacher:
+def teacher(config: ConfigDict, source: data.Source, *, guidance: float = 1.0) -> teachers.Teacher:
     """The diffusion model in config.teacher_run, checked against this run."""
-    return glue.teacher(
+    return teachers.teacher(
         config.teacher_run,
         shape=source.shape,
         num_classes=source.num_classes,

@@ -10,7 +10,7 @@ gets its unguided model is not known to us; here a tenth of the labels is droppe
 
 from ml_collections import ConfigDict
 
-from configs import glue, imagenet, imagenet64_trigflow
+from configs import imagenet, imagenet64_trigflow, teachers
 from train import Experiment
 
 # The paper's table 4; the first of sigma_rels is the average that samples and students take.
@@ -37,6 +37,6 @@ def build(config: ConfigDict) -> Experiment:
     return imagenet64_trigflow.experiment(config, imagenet.latents(config))
 
 
-def diffusion(config: ConfigDict) -> glue.Diffusion:
+def diffusion(config: ConfigDict) -> teachers.Diffusion:
     """What this run is to its students."""
     return imagenet64_trigflow.diffusion_of(config, imagenet.LATENT_SHAPE)

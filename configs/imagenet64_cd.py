@@ -16,7 +16,7 @@ import jax
 import optax
 from ml_collections import ConfigDict
 
-from configs import glue, imagenet
+from configs import glue, imagenet, teachers
 from losses import consistency, conversions, edm, pairs, steps
 from losses.types import Loss, Net
 from models import preconditioning, vgg
@@ -81,7 +81,7 @@ def build(config: ConfigDict) -> Experiment:
             "target": partial(averages.constant, decay=config.target_decay),
             "ema": partial(averages.constant, decay=config.average_decay),
         },
-        **glue.start(config.teacher_run, teacher),
+        **teachers.start(config.teacher_run, teacher),
         # The official loader mirrors at random by default (unverified).
         **imagenet.fields(config, source, samplers, average="ema", flip=True),
     )

@@ -15,7 +15,7 @@ from functools import partial
 import jax
 from ml_collections import ConfigDict
 
-from configs import glue, imagenet
+from configs import glue, imagenet, teachers
 from losses import consistency, curricula, edm, edm_weight, pairs, pseudo_huber
 from losses.types import Loss, Net
 from models import preconditioning
@@ -95,6 +95,6 @@ def build(config: ConfigDict) -> Experiment:
         objective=objective,
         optimizer=imagenet.edm2_optimizer(config),
         **averaging,
-        **glue.start(config.teacher_run, teacher),
+        **teachers.start(config.teacher_run, teacher),
         **imagenet.fields(config, source, samplers, average="ema"),
     )

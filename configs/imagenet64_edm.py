@@ -14,7 +14,7 @@ import jax
 import optax
 from ml_collections import ConfigDict
 
-from configs import glue, imagenet
+from configs import glue, imagenet, teachers
 from losses import Path, conversions, denoising, edm, edm_weight, times
 from losses.types import Loss, Net
 from models import preconditioning
@@ -90,7 +90,7 @@ def build(config: ConfigDict) -> Experiment:
     )
 
 
-def diffusion(config: ConfigDict) -> glue.Diffusion:
+def diffusion(config: ConfigDict) -> teachers.Diffusion:
     """What this run is to its students."""
     model = network(config)
 
@@ -98,4 +98,4 @@ def diffusion(config: ConfigDict) -> glue.Diffusion:
         denoiser = preconditioning.edm(glue.bind(model, params, labels), config.sigma_data)
         return conversions.edm_on_path(denoiser, path)
 
-    return glue.Diffusion(on_path, imagenet.SHAPE, imagenet.CLASSES, config.sigma_data, average="ema")
+    return teachers.Diffusion(on_path, imagenet.SHAPE, imagenet.CLASSES, config.sigma_data, average="ema")

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from configs import glue, imagenet
+from configs import glue, imagenet, teachers
 from losses import Path, adaptive, conversions, denoising, edm, edm_weight, times
 from losses.types import Loss, Net
 from models import preconditioning
@@ -91,7 +91,7 @@ def build(config: ConfigDict) -> Experiment:
     )
 
 
-def diffusion(config: ConfigDict) -> glue.Diffusion:
+def diffusion(config: ConfigDict) -> teachers.Diffusion:
     """What this run is to its students."""
     model = network(config)
 
@@ -100,7 +100,7 @@ def diffusion(config: ConfigDict) -> glue.Diffusion:
         return conversions.edm_on_path(denoiser, path)
 
     average = imagenet.power_name(config.sigma_rels[0])
-    return glue.Diffusion(
+    return teachers.Diffusion(
         on_path,
         imagenet.SHAPE,
         imagenet.CLASSES,

@@ -16,7 +16,7 @@ import jax
 import optax
 from ml_collections import ConfigDict
 
-from configs import glue, imagenet
+from configs import glue, imagenet, teachers
 from losses import conversions, cosine, curricula, pseudo_huber, segment_consistency, v_weight
 from losses.types import Loss, Net
 from models import preconditioning
@@ -91,6 +91,6 @@ def build(config: ConfigDict) -> Experiment:
         frozen=teacher.params if config.distill else lambda: None,
         optimizer=optax.chain(optax.adam(config.learning_rate), projected()),
         averages={"ema": partial(averages.constant, decay=config.average_decay)},
-        **glue.start(config.teacher_run, teacher),
+        **teachers.start(config.teacher_run, teacher),
         **imagenet.fields(config, source, (sampler,), average="ema"),
     )

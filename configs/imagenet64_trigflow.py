@@ -15,7 +15,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 import data
-from configs import glue, imagenet
+from configs import glue, imagenet, teachers
 from losses import Path, adaptive, conversions, denoising, scaled, times, trig, v_weight
 from losses.types import Loss, Net
 from models import preconditioning
@@ -104,12 +104,12 @@ def experiment(config: ConfigDict, source: data.Source) -> Experiment:
     )
 
 
-def diffusion(config: ConfigDict) -> glue.Diffusion:
+def diffusion(config: ConfigDict) -> teachers.Diffusion:
     """What this run is to its students."""
     return diffusion_of(config, imagenet.SHAPE)
 
 
-def diffusion_of(config: ConfigDict, shape: tuple[int, ...]) -> glue.Diffusion:
+def diffusion_of(config: ConfigDict, shape: tuple[int, ...]) -> teachers.Diffusion:
     """The same on examples of any shape, images or latents."""
     model = network(config)
 
@@ -117,7 +117,7 @@ def diffusion_of(config: ConfigDict, shape: tuple[int, ...]) -> glue.Diffusion:
         denoiser = preconditioning.trigflow(glue.bind(model, params, labels), config.sigma_data)
         return conversions.trigflow_on_path(denoiser, path, sigma_data=config.sigma_data)
 
-    return glue.Diffusion(
+    return teachers.Diffusion(
         on_path,
         shape,
         imagenet.CLASSES,

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs import glue
+from configs import glue, teachers
 from losses import cosine, edm, scaled, trig
 from tests.configs import made_up
 from tests.configs.made_up import module, small
@@ -46,7 +46,7 @@ def test_a_run_starts_from_the_averaged_weights_of_its_teacher(name, runs):
 @pytest.mark.parametrize("name", ["cifar10_edm", "cifar10_trigflow", "imagenet64_edm2"])
 def test_a_teacher_is_one_denoiser_on_every_path(name, runs):
     classes = made_up.CLASSES if name.startswith("imagenet") else 0
-    teacher = glue.teacher(str(runs(name)), shape=made_up.SHAPE, num_classes=classes, sigma_data=0.5)
+    teacher = teachers.teacher(str(runs(name)), shape=made_up.SHAPE, num_classes=classes, sigma_data=0.5)
     labels = jnp.arange(2) if teacher.diffusion.num_classes else None
     on_path = partial(teacher.diffusion.on_path, teacher.params(), labels)
     x, sigma = jax.random.normal(jax.random.key(0), (2, *made_up.SHAPE)), jnp.array([0.3, 2.0])
@@ -63,7 +63,7 @@ def test_a_teacher_of_other_data_is_refused_with_both_values(runs):
     refused("cifar10_scm_training", workdir, r"sigma_data 0\.5, this run 0\.4", sigma_data=0.4)
     for shape in ((16, 16, 3), (8, 8, 1)):
         with pytest.raises(ValueError, match=re.escape(f"shape (8, 8, 3), this run {shape}")):
-            glue.teacher(str(workdir), shape=shape, num_classes=0, sigma_data=0.5)
+            teachers.teacher(str(workdir), shape=shape, num_classes=0, sigma_data=0.5)
 
 
 @pytest.mark.usefixtures("small_data")

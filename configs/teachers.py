@@ -1,0 +1,90 @@
+"""Diffusion models as teachers: what a config says of the one it trains, and how a student's config takes it.
+
+A student gives a workdir; the run in it is rebuilt from its own config and checked before anything is read.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+
+import eval as evaluation
+import train
+from losses import Path
+from losses.types import Net
+
+
+class Diffusion(NamedTuple):
+    """What a config that trains a diffusion model says to those that distil or tune it, by its `diffusion(config)`.
+
+    Attributes:
+        on_path: (params, labels, path) -> its denoiser read on that path.
+        shape: of its examples.
+        num_classes: 0 if it is unconditional.
+        sigma_data: standard deviation its preconditioning assumes.
+        average: the weights to take.
+        guidable: whether it was trained with the null class too.
+        network: parameters of the run -> those of its network, which is what `on_path` and students take.
+    """
+
+    on_path: Callable[[train.Params, jax.Array | None, Path], Net]
+    shape: tuple[int, ...]
+    num_classes: int
+    sigma_data: float
+    average: str
+    guidable: bool = False
+    network: Callable[[train.Params], train.Params] = lambda params: params
+
+
+class Teacher(NamedTuple):
+    """A trained diffusion model: how its denoiser is made of its network's parameters, and how they are read."""
+
+    diffusion: Diffusion
+    params: Callable[[], train.Params]
+
+
+def teacher(
+    workdir: str, *, shape: Sequence[int], num_classes: int, sigma_data: float, guidance: float = 1.0
+) -> Teacher:
+    """The diffusion model trained in a workdir, checked against the student it shall teach.
+
+    Without a workdir the run can be built and looked at, and says what it lacks when it is to be trained.
+
+    Raises:
+        FileNotFoundError: if there is no run, or it has no checkpoint, when the parameters are read.
+        ValueError: if the run is not of a diffusion model, or of other data, or preconditioned otherwise, or guidance
+            is asked of a model that never saw the null class.
+    """
+    if not workdir:
+        return Teacher(_absent(tuple(shape), num_classes, sigma_data), _no_teacher)
+    config_file, config = evaluation.read_run(workdir)
+    module = evaluation.load_module(config_file)
+    if not hasattr(module, "diffusion"):
+        raise ValueError(f"the run in {workdir} is of {config_file.name}, which does not train a diffusion model")
+    diffusion: Diffusion = module.diffusion(config)
+    for name, theirs, ours in (
+        ("shape", tuple(diffusion.shape), tuple(shape)),
+        ("num_classes", diffusion.num_classes, num_classes),
+        ("sigma_data", diffusion.sigma_data, sigma_data),
+    ):
+        if theirs != ours:
+            raise ValueError(f"the teacher in {workdir} has {name} {theirs}, this run {ours}")
+    if guidance != 1 and not diffusion.guidable:
+        raise ValueError(f"guidance {guidance} needs a teacher trained with label_dropout, {workdir} was not")
+    return Teacher(diffusion, lambda: diffusion.network(train.restore_average(workdir, diffusion.average)[0]))
+
+
+def start(teacher_run: str, teacher: Teacher) -> dict[str, Any]:
+    """The field of an Experiment that starts it from the teacher's weights; without a teacher it starts at random."""
+    return {"initial": teacher.params} if teacher_run else {}
+
+
+def _absent(shape: tuple[int, ...], num_classes: int, sigma_data: float) -> Diffusion:
+    def on_path(params: train.Params, labels: jax.Array | None, path: Path) -> Net:
+        return _no_teacher()
+
+    return Diffusion(on_path, shape, num_classes, sigma_data, average="", guidable=True)
+
+
+def _no_teacher() -> Any:
+    raise ValueError("this run needs a trained diffusion model: give its workdir with --config.teacher_run=DIR")
