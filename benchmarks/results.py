@@ -5,7 +5,8 @@
     python -m benchmarks.results --page_only                          train nothing; rebuild the page of what is there
 
 Runs lie in runs/results, each a workdir of main.py with its output in NAME.log beside it. Runs that are done are
-skipped, interrupted ones go on, so the same command can be given again at any time.
+skipped, interrupted ones go on, so the same command can be given again at any time. Their numbers are kept in
+docs/results; the page shows those of runs whose folders are elsewhere or gone, and trains them again if asked to.
 """
 
 import argparse
@@ -24,7 +25,8 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 import data
 
-from . import results_page, results_pictures, results_runs, results_training
+from . import results_kept, results_page, results_pictures, results_runs, results_training
+from .results_kept import Kept
 from .results_rows import TABLES, Run, Table
 from .results_runs import RUNS, Place
 from .results_training import Look
@@ -92,15 +94,19 @@ def chosen(runs: Sequence[Run], names: Sequence[str] | None) -> list[Run]:
 
 
 def write_page(page: Path, notes: str, with_data: Sequence[Table], place: Place) -> None:
-    """The page and its pictures, of the runs that are done; samples are drawn where the data are here."""
-    sections = []
+    """The page and its pictures, of the runs that are done here or were kept; samples are drawn where the data are."""
+    sections, kept = [], Kept(page.with_suffix(""))
     for table in TABLES:
-        found = {run.name: results_runs.finished(run, place) for run in table.runs}
+        here = {run.name: results_runs.finished(run, place) for run in table.runs}
+        found = {run.name: here[run.name] or results_kept.recall(run, kept) for run in table.runs}
         done = {name: finished for name, finished in found.items() if finished is not None}
         fd, samples = (page.parent / "images" / f"{table.pictures}_{name}.png" for name in ("fd", "samples"))
         results_pictures.draw_plot(table, done, fd)
         if table in with_data:
-            results_pictures.draw_samples(table, done, place, samples)
+            results_pictures.draw_samples(table, done, place, kept, samples)
+        for run in table.runs:
+            if (finished := here[run.name]) is not None:
+                results_kept.keep(run, finished, kept)
         captions = {fd: "Fréchet distance over network evaluations", samples: "Samples from the same noise"}
         links = [(text, str(path.relative_to(page.parent))) for path, text in captions.items() if path.exists()]
         sections.append(results_page.section(table, done, links))

@@ -19,8 +19,9 @@ NOT_RUN = "not run"
 NOTES = "<!-- Written by hand from here on; a rebuild of this page keeps it. -->"
 HEADING = """# Results
 
-`make results` trains what is missing and rebuilds this page from the runs' own `metrics.jsonl`. All runs of a table
-have one network, one budget of steps, one data set and one judge; what differs is the method.
+`make results` trains what is missing and rebuilds this page from the runs' own `metrics.jsonl`; their numbers are kept
+in [results](results). All runs of a table have one network, one budget of steps, one data set and one judge; what
+differs is the method.
 """
 
 

@@ -10,6 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 import eval as evaluation
 
+from .results_kept import Kept, recall, recall_samples
 from .results_page import all_rows, lines_of, metric_name
 from .results_rows import Table
 from .results_runs import Finished, Place
@@ -39,10 +40,11 @@ def draw_plot(table: Table, done: Mapping[str, Finished], path: Path) -> None:
         evaluation.metric_against_nfe(rows, metric_name(done, table.distance)).savefig(path, dpi=110)
 
 
-def draw_samples(table: Table, done: Mapping[str, Finished], place: Place, path: Path) -> None:
+def draw_samples(table: Table, done: Mapping[str, Finished], place: Place, kept: Kept, path: Path) -> None:
     """A row of samples for each method at its fewest steps, all from the same noise, and a row of real images.
 
-    A class-conditional row has two images of each class. A run whose checkpoints were removed has numbers alone.
+    A class-conditional row has two images of each class. Rows of runs that are not here are those that were kept;
+    a run without either has numbers alone.
     """
     strips: list[tuple[str, Image.Image]] = []
     experiment: Any = None
@@ -50,23 +52,40 @@ def draw_samples(table: Table, done: Mapping[str, Finished], place: Place, path:
         run = next((run for run in line.runs if run.name in line.done), None)
         if run is None or run.control:
             continue
-        try:
-            experiment = evaluation.load_experiment(place.workdir(run))
-            params, _ = experiment.restore(place.workdir(run), experiment.judged_average, None)
-        except FileNotFoundError:
-            continue
-        sampler = min(experiment.samplers, key=lambda sampler: sampler.nfe)
-        n, classes = 2 * (experiment.num_classes or PAIRS), experiment.num_classes
-        images, labels = evaluation.draw_all(sampler, params, n=n, seed=0, num_classes=classes, batch_size=n)
-        strips.append((f"{line.label}, {sampler.nfe} step{'s' * (sampler.nfe > 1)}", strip(images, labels, classes)))
-    if experiment is not None and strips:
-        # Enough batches for two images of each class.
-        batches = list(islice(experiment.batches(0), 8))
-        images = np.concatenate([batch["image"] for batch in batches])
-        labels = np.concatenate([batch["label"] for batch in batches]) if experiment.num_classes else None
-        strips.append(("real", strip(images, labels, experiment.num_classes)))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        stacked(strips).save(path)
+        nfe = min(line.values(table.distance))
+        picture = recall_samples(run.name, kept) if recall(run, kept) == done[run.name] else None
+        if picture is None:
+            try:
+                experiment = evaluation.load_experiment(place.workdir(run))
+                params, _ = experiment.restore(place.workdir(run), experiment.judged_average, None)
+            except FileNotFoundError:
+                continue
+            sampler = next(sampler for sampler in experiment.samplers if sampler.nfe == nfe)
+            n, classes = 2 * (experiment.num_classes or PAIRS), experiment.num_classes
+            images, labels = evaluation.draw_all(sampler, params, n=n, seed=0, num_classes=classes, batch_size=n)
+            picture = strip(images, labels, classes)
+            save(picture, kept.samples(run.name))
+        strips.append((f"{line.label}, {nfe} step{'s' * (nfe > 1)}", picture))
+    real = f"{table.pictures}_real"
+    if experiment is not None:
+        save(real_strip(experiment), kept.samples(real))
+    picture = recall_samples(real, kept)
+    if strips and picture is not None:
+        save(stacked([*strips, ("real", picture)]), path)
+
+
+def save(picture: Image.Image, path: Path) -> None:
+    """Write a picture into a folder that may not be there yet."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    picture.save(path)
+
+
+def real_strip(experiment: Any) -> Image.Image:
+    """Real images as their run is trained on them, from enough batches for two of each class."""
+    batches = list(islice(experiment.batches(0), 8))
+    images = np.concatenate([batch["image"] for batch in batches])
+    labels = np.concatenate([batch["label"] for batch in batches]) if experiment.num_classes else None
+    return strip(images, labels, experiment.num_classes)
 
 
 def strip(images: np.ndarray, labels: np.ndarray | None, classes: int) -> Image.Image:

@@ -79,7 +79,7 @@ def students_of(teacher: str) -> dict[str, str]:
 
 
 DISTILL = {"distill": True}
-UNTRAINED = {"steps": 1, "learning_rate": 0.0}  # main.py judges what a checkpoint holds: one step of length 0 makes one
+UNTRAINED = {"steps": 0}
 DIGITS_TEACHER = students_of("digits_teacher")
 DIGITS = Table(
     title="Digits",

@@ -44,6 +44,7 @@ class Finished(NamedTuple):
 
     Attributes:
         rows: what the end of training was judged to be.
+        config_file: as main.py was given it.
         config: its values.
         train_seconds: seconds of training with compilation, without judging and without drawing.
         cores: CPU cores it was given; None if it was not trained by this driver or not on a CPU.
@@ -52,6 +53,7 @@ class Finished(NamedTuple):
     """
 
     rows: list[Row]
+    config_file: str
     config: dict[str, Any]
     train_seconds: float
     cores: int | None
@@ -143,6 +145,7 @@ def finished(run: Run, place: Place) -> Finished | None:
     on_cpu = own["device"] == "cpu"
     return Finished(
         rows=rows,
+        config_file=own["config_file"],
         config=own["config"],
         train_seconds=seconds,
         cores=record["cores"] if on_cpu else None,
@@ -160,14 +163,18 @@ def final_rows(run: Run, place: Place) -> list[Row]:
         FileNotFoundError: the config file, or the folder or one of its files is missing.
     """
     workdir = place.workdir(run)
-    wanted = {**plain_config(run.config), **json.loads(json.dumps(dict(run.values)))}
     own = json.loads((workdir / "run.json").read_text())
-    # Where a teacher or the data lie is not what a run is.
-    elsewhere = {*run.teachers, "data_dir"}
-    same = all(own["config"].get(k) == v for k, v in wanted.items() if k not in elsewhere)
-    if own["config_file"] != f"configs/{run.config}.py" or own["config"].keys() != wanted.keys() or not same:
+    if not is_of(run, own["config_file"], own["config"]):
         return []
-    expected = {"step": wanted["steps"], "seed": 0, "n": wanted["judged_samples"]}
+    expected = {"step": own["config"]["steps"], "seed": 0, "n": own["config"]["judged_samples"]}
     rows = read_rows(workdir / "metrics.jsonl")
     rows = [row for row in rows if all(row.get(key) == value for key, value in expected.items())]
     return list({(row["metric"], row["nfe"]): row for row in reversed(rows)}.values())
+
+
+def is_of(run: Run, config_file: str, config: Mapping[str, Any]) -> bool:
+    """Whether these are the run's values; where a teacher or the data lie is not what a run is."""
+    wanted = {**plain_config(run.config), **json.loads(json.dumps(dict(run.values)))}
+    elsewhere = {*run.teachers, "data_dir"}
+    same = all(config.get(k) == v for k, v in wanted.items() if k not in elsewhere)
+    return config_file == f"configs/{run.config}.py" and config.keys() == wanted.keys() and same

@@ -13,12 +13,13 @@ from train import Sampler
 
 
 def budget(config: ConfigDict) -> ConfigDict:
-    """A digits config on MNIST: 16 tokens of 7 x 7 pixels, fewer steps of the same batch."""
+    """A digits config on MNIST: 16 tokens of 7 x 7 pixels, more steps of smaller batches."""
     config.update(
         {
             "data_dir": "~/tensorflow_datasets",
             "patch": 7,
-            "steps": 1000,
+            "steps": 4000,
+            "batch_size": 64,
             "sigma_data": 0.6,
             "snapshot_every": 0,
             "judged_samples": 2000,

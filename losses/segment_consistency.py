@@ -55,7 +55,12 @@ def segment_consistency(
 
     Returns:
         One float32 loss per example [B], and metrics `t` and `distance` (the loss without its weight).
+
+    Raises:
+        ValueError: unless segments >= 1 and end > 0.
     """
+    if segments < 1 or not end > 0:
+        raise ValueError(f"segment_consistency needs segments >= 1 and end > 0, got segments={segments}, end={end}")
     key_segment, key_interval, key_z = jax.random.split(key, 3)
     x, z = coupling(key_z, at_least_float32(x))
     n = len(x)

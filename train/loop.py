@@ -96,6 +96,8 @@ def train_from(
     spread = batch_sharding(mesh)
     frozen = jax.device_put(experiment.frozen(), replicated(mesh))
     facts = {"data": experiment.fingerprint}
+    if experiment.steps == 0 and checkpoints.manager.latest_step() is None:
+        checkpoint.save(checkpoints, 0, state, facts)  # a network as it begins can be judged too
     in_flight: deque[tuple[int, dict[str, jax.Array]]] = deque()
     window: list[dict[str, float]] = []
 

@@ -6,6 +6,7 @@ import re
 import signal
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks import results, results_page, results_pictures, results_runs, results_training
+from benchmarks import results, results_kept, results_page, results_pictures, results_runs, results_training
+from benchmarks.results_kept import Kept
 from benchmarks.results_rows import TABLES, Run, Table, each_step_count, with_seeds
 from benchmarks.results_runs import Finished, Place
 from benchmarks.results_training import Job, Look
@@ -217,7 +219,7 @@ def done_with(fd: dict[int, float], *, agreement: float = 0.9, seconds: float = 
         rows.append({"metric": "fd_pixels_20", "value": value, "nfe": nfe, "real_floor": 0.3, **facts, **reference})
         label = {"metric": "label_agreement_20", "value": agreement, "held_out_accuracy": 0.98}
         rows.append({**label, "nfe": nfe, **facts})
-    return Finished(rows, {**VALUES, **config}, seconds, 1, "cpu", "0.10.0")
+    return Finished(rows, "configs/tiny.py", {**VALUES, **config}, seconds, 1, "cpu", "0.10.0")
 
 
 def table_of(*runs: Run) -> Table:
@@ -296,6 +298,44 @@ def test_the_page_is_whole_before_any_run_is_done_and_keeps_what_was_written_by_
     page.write_text("# A page of somebody else\n")
     with pytest.raises(ValueError, match="no line"):
         results_page.notes_of(page)
+
+
+def test_what_was_kept_of_a_run_stands_until_its_config_changes(tmp_path, monkeypatch):
+    monkeypatch.setattr(results, "TABLES", (table_of(OTHER),))
+    page, place = tmp_path / "docs" / "results.md", Place(tmp_path / "runs")
+    train([OTHER], place)
+    row = json.loads((place.workdir(OTHER) / "metrics.jsonl").read_text())
+    facts = {"average": "ema", "reference": "digits/all", "reference_n": 1797, "feature": "pixels"}
+    (place.workdir(OTHER) / "metrics.jsonl").write_text(json.dumps(row | facts) + "\n")
+
+    def rebuild():
+        results.write_page(page, "", [], place)
+        return page.read_text()
+
+    first = rebuild()
+    assert cells_of(first, "the other")[0][2] == "0.5"
+    place.runs.rename(tmp_path / "gone")
+    assert rebuild() == first
+    assert train([OTHER], place)[0] == ["other"]  # kept numbers are not a run
+    place.runs.rename(tmp_path / "gone too")
+    monkeypatch.setitem(VALUES, "batch_size", 5)
+    assert cells_of(rebuild(), "the other")[0][2] == "not run"
+
+
+def test_kept_samples_are_shown_for_runs_that_are_gone(tmp_path):
+    kept, path = Kept(tmp_path / "kept"), tmp_path / "samples.png"
+    done = {"other": done_with({1: 1.0})}
+    draw = partial(results_pictures.draw_samples, table_of(OTHER), done, Place(tmp_path), kept, path)
+    results_kept.keep(OTHER, done["other"], kept)
+    draw()
+    assert not path.exists()
+    red, blue = (Image.new("RGB", (40, 20), colour) for colour in ((255, 0, 0), (0, 0, 255)))
+    results_pictures.save(red, kept.samples("other"))
+    results_pictures.save(blue, kept.samples("tiny_real"))
+    draw()
+    with Image.open(path) as image:
+        colours = [colour for _, colour in image.getcolors(1000) or []]
+    assert {(255, 0, 0), (0, 0, 255)} <= set(colours)
 
 
 def test_the_plot_has_a_line_for_each_method_and_none_for_controls(tmp_path, monkeypatch):

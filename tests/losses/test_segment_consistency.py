@@ -388,3 +388,11 @@ def test_finite_at_every_level_under_one_program(distilled):
 def test_wrong_output_shape(net):
     with pytest.raises(ValueError, match=r"\(4, 3\)"):
         jax.eval_shape(partial(segment_consistency, net, segments=2, intervals=2), jnp.ones((4, 3)), jax.random.key(0))
+
+
+@pytest.mark.parametrize(("value", "message"), [({"segments": 0}, "got segments=0"), ({"end": 0.0}, "end=0.0")])
+def test_segments_that_do_not_exist_are_refused(value, message):
+    with pytest.raises(ValueError, match=message):
+        segment_consistency(
+            random_net(0), jnp.ones((2, 3)), jax.random.key(0), **{"segments": 2, "intervals": 4, **value}
+        )

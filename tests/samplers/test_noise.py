@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from samplers import Churn, edm_stochastic, multistep_consistency, noise, normal, sample_keys
+from samplers import Churn, edit, editing, edm_stochastic, multistep_consistency, noise, normal, sample_keys
 from tests.oracles import PATHS
 
 TIMES = [3.0, 1.0, 0.5]
@@ -15,7 +15,13 @@ def net(x, t):
     return jnp.tanh(x) / (1 + t[:, None])
 
 
+def inpaint(x, keys):
+    task = editing.inpainting(np.asarray([True, False, True, False]))
+    return edit(net, x, TIMES, keys, task=task, path=PATHS["edm"].path)
+
+
 SAMPLERS = {
+    "edit": inpaint,
     "multistep_consistency": partial(multistep_consistency, net, times=TIMES, path=PATHS["edm"].path),
     "edm_stochastic": partial(edm_stochastic, net, times=TIMES, churn=Churn(amount=1.0)),
 }

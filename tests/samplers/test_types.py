@@ -7,7 +7,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from samplers import ddim, edm_stochastic, euler, heun, multistep_consistency, sample_keys
+from samplers import (
+    addim,
+    ddim,
+    edge_skipping,
+    edit,
+    editing,
+    edm_stochastic,
+    euler,
+    heun,
+    multistep_consistency,
+    sample_keys,
+)
 from samplers.types import check_times, intervals
 from tests.oracles import PATHS
 
@@ -17,7 +28,17 @@ def never(x, t):
 
 
 KEYS = sample_keys(0, jnp.arange(2))
+MASK = np.asarray([True, False, True])
+
+
+def inpaint(x, times):
+    return edit(never, x, times, KEYS, task=editing.inpainting(MASK), path=PATHS["edm"].path)
+
+
 SAMPLERS = {
+    "addim": partial(addim, never, path=PATHS["edm"].path),
+    "edge_skipping": partial(edge_skipping, never, path=PATHS["edm"].path, skip=0.9),
+    "edit": inpaint,
     "euler": partial(euler, never),
     "heun": partial(heun, never),
     "ddim": partial(ddim, never, path=PATHS["edm"].path),

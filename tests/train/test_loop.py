@@ -10,7 +10,7 @@ import pytest
 
 from losses import denoising
 from tests.tiny import experiment, net_of
-from train import NonFiniteError, Periodic, fit, read_log
+from train import NonFiniteError, Periodic, fit, read_log, restore_average
 
 
 def failing_at(bad_step):
@@ -42,8 +42,14 @@ def test_a_finished_run_takes_no_step_and_changes_nothing(tmp_path):
         np.testing.assert_array_equal(a, b)
 
 
-def test_zero_steps_are_a_run_of_no_steps(tmp_path):
-    assert fit(experiment(steps=0), tmp_path).steps_taken == 0
+def test_zero_steps_leave_the_start_to_be_judged(tmp_path):
+    for _ in range(2):
+        finished = fit(experiment(steps=0), tmp_path)
+        assert finished.steps_taken == 0
+        params, step = restore_average(tmp_path, "params")
+        assert step == 0
+        for a, b in zip(jax.tree.leaves(finished.state.params), jax.tree.leaves(params), strict=True):
+            np.testing.assert_array_equal(a, b)
 
 
 @pytest.mark.parametrize("bad_step", [1, 11, 20])
