@@ -100,6 +100,10 @@ def write_page(page: Path, notes: str, with_data: Sequence[Table], place: Place)
         here = {run.name: results_runs.finished(run, place) for run in table.runs}
         found = {run.name: here[run.name] or results_kept.recall(run, kept) for run in table.runs}
         done = {name: finished for name, finished in found.items() if finished is not None}
+        standing = results_page.section_of(page, table)
+        if standing and not any(place.workdir(run).exists() or kept.numbers(run).exists() for run in table.runs):
+            sections.append(standing)  # nothing is known here of the runs it shows
+            continue
         fd, samples = (page.parent / "images" / f"{table.pictures}_{name}.png" for name in ("fd", "samples"))
         results_pictures.draw_plot(table, done, fd)
         if table in with_data:

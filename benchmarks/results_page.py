@@ -70,6 +70,19 @@ def notes_of(page: Path) -> str:
     return notes
 
 
+def section_of(page: Path, table: Table) -> str:
+    """The part of an existing page that shows a table; empty if there is none."""
+    text = page.read_text().partition(NOTES)[0] if page.exists() else ""
+    _, heading, rest = text.partition(heading_of(table))
+    following = rest.find("\n## ")
+    return heading + (rest[:following] if following >= 0 else rest.removesuffix("\n"))
+
+
+def heading_of(table: Table) -> str:
+    """The first line of its section."""
+    return f"## {table.title}\n"
+
+
 def page_of(sections: Sequence[str], notes: str) -> str:
     """The whole page."""
     return "\n".join([HEADING, *sections, NOTES]) + notes
@@ -89,7 +102,7 @@ def section(table: Table, done: Mapping[str, Finished], pictures: Sequence[tuple
     lines = lines_of(table, done)
     fd, agreement = metric_name(done, table.distance), metric_name(done, AGREEMENT)
     halves, held_out = bounds(done, table.distance, "real_floor"), bounds(done, AGREEMENT, "held_out_accuracy")
-    parts = [f"## {table.title}\n\n{table.text}\n", *(f"- {fact}" for fact in facts(table, done))]
+    parts = [f"{heading_of(table)}\n{table.text}\n", *(f"- {fact}" for fact in facts(table, done))]
     parts += [f"\nFréchet distance `{fd}` by number of network evaluations, lower is better{spread_note(table)}."]
     parts += [f"One half of the real images against the other has {halves}, both being smaller.\n"] if halves else [""]
     parts += markdown(

@@ -13,7 +13,7 @@ from train import Experiment
 
 def get_config() -> ConfigDict:
     """The values of digits_teacher.py, at 28 pixels."""
-    return mnist.budget(digits_teacher.get_config())
+    return mnist.budget(digits_teacher.get_config(), steps=4000)
 
 
 def build(config: ConfigDict) -> Experiment:

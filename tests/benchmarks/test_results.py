@@ -6,6 +6,7 @@ import re
 import signal
 import sys
 import time
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -320,6 +321,28 @@ def test_what_was_kept_of_a_run_stands_until_its_config_changes(tmp_path, monkey
     place.runs.rename(tmp_path / "gone too")
     monkeypatch.setitem(VALUES, "batch_size", 5)
     assert cells_of(rebuild(), "the other")[0][2] == "not run"
+
+
+def test_a_section_stands_while_nothing_is_known_of_its_runs(tmp_path, monkeypatch):
+    tables = tuple(replace(table_of(run), title=run.name) for run in (TEACHER, OTHER))
+    monkeypatch.setattr(results, "TABLES", tables)
+    page, kept = tmp_path / "results.md", Kept(tmp_path / "results")
+
+    def rebuild():
+        results.write_page(page, results_page.notes_of(page), [], Place(tmp_path / "runs"))
+        return page.read_text()
+
+    for run in (TEACHER, OTHER):
+        results_kept.keep(run, done_with({1: 0.5}), kept)
+    whole = rebuild()
+    assert whole.count("0.5") >= 2
+    for run in (TEACHER, OTHER):
+        kept.numbers(run).rename(tmp_path / "gone")
+        assert rebuild() == whole
+        (tmp_path / "gone").rename(kept.numbers(run))
+    for run in (TEACHER, OTHER):
+        kept.numbers(run).unlink()
+    assert rebuild() == whole
 
 
 def test_kept_samples_are_shown_for_runs_that_are_gone(tmp_path):
