@@ -4,6 +4,7 @@
     python main.py --config configs/digits.py --mode=check                       look before a run; writes nothing
     python main.py --workdir runs/digits --mode=sample --n=100 --nfe=2           draw samples of a run
     python main.py --workdir runs/digits --mode=eval --n=2000                    judge a run again
+    python main.py --workdir runs/autoencoder --mode=encode --out=runs/latents   encode its images for models of latents
 
 Any value of a config can be given as --config.NAME=VALUE. The same command resumes an interrupted run.
 """
@@ -20,9 +21,10 @@ from PIL import Image
 
 import eval as evaluation
 import train
+from configs import latents
 
 ROOT = Path(__file__).parent
-MODES = ("train", "sample", "eval", "check")
+MODES = ("train", "sample", "eval", "check", "encode")
 COLUMNS = 10  # of a grid; a class-conditional one has a row for each class instead
 
 FLAGS = flags.FLAGS
@@ -32,8 +34,9 @@ flags.DEFINE_string("mode", "train", f"One of {', '.join(MODES)}.")
 flags.DEFINE_integer("n", None, "sample, eval: number of samples; the config's judged_samples by default.")
 flags.DEFINE_integer("seed", 0, "sample, eval: seed of the samples.")
 flags.DEFINE_integer("nfe", None, "sample, eval: the sampler with this many network evaluations; all by default.")
-flags.DEFINE_string("average", None, "sample, eval: weight average to use, or params; the config's by default.")
-flags.DEFINE_integer("step", None, "sample, eval: checkpoint to use; the newest by default.")
+flags.DEFINE_string("average", None, "sample, eval, encode: weight average to use, or params; the config's by default.")
+flags.DEFINE_integer("step", None, "sample, eval, encode: checkpoint to use; the newest by default.")
+flags.DEFINE_string("out", None, "encode: folder of the latents.")
 flags.DEFINE_bool("overwrite", False, "sample: replace existing files.")
 
 
@@ -47,7 +50,8 @@ def main(argv: list[str]) -> None:
         logging.set_verbosity(logging.WARNING)  # the INFO lines of the libraries would drown the progress line
     if len(argv) > 1:
         raise UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
-    run = {"train": run_train, "sample": run_sample, "eval": run_eval, "check": run_check}.get(FLAGS.mode)
+    modes = (run_train, run_sample, run_eval, run_check, run_encode)
+    run = dict(zip(MODES, modes, strict=True)).get(FLAGS.mode)
     if run is None:
         closest = difflib.get_close_matches(FLAGS.mode, MODES, n=1)
         raise UsageError(
@@ -168,6 +172,19 @@ def run_check() -> None:
     print("nothing was written")
 
 
+def run_encode() -> None:
+    """Encode the images of a trained autoencoder, once, for models that are trained on its latents."""
+    workdir = required_workdir()
+    if not FLAGS.out:
+        raise UsageError("--mode=encode needs --out, the folder of the latents")
+    try:
+        record = latents.encode(workdir, FLAGS.out, average=FLAGS.average, step=FLAGS.step)
+    except (ValueError, OSError) as error:
+        raise UsageError(str(error)) from error
+    size = " x ".join(str(side) for side in record["shape"])
+    print(f"{FLAGS.out}: {record['count']:,} latents of {size}, standard deviations by channel", *record["std"])
+
+
 # ---- Pictures --------------------------------------------------------------------------------------------------------
 
 
@@ -187,13 +204,15 @@ def draw_pictures(experiment: train.Experiment, workdir: Path) -> None:
             sampler, params, n=len(labels), seed=0, num_classes=experiment.num_classes, batch_size=500
         )
         panels.append((f"{sampler.nfe} step{'s' * (sampler.nfe > 1)}", panel(images)))
-    panels.append(("real", panel(real_images(experiment, labels))))
+    real = real_images(experiment, labels)
+    if real.dtype == np.uint8:  # what a model of latents is trained on is no picture
+        panels.append(("real", panel(real)))
     evaluation.labelled_panels(panels).save(workdir / "samples.png")
     evaluation.loss_curves(train.read_log(workdir)).savefig(workdir / "loss.png")
 
 
 def real_images(experiment: train.Experiment, labels: np.ndarray) -> np.ndarray:
-    """Real images of these labels, or any if the model is unconditional, as uint8."""
+    """What the model is trained on, of these labels, or any if it is unconditional: uint8 images, or latents."""
     waiting: dict[int, list[np.ndarray]] = {int(label): [] for label in labels}
     for batch in experiment.batches(0):
         of = batch["label"] if experiment.num_classes else np.resize(np.unique(labels), len(batch["image"]))

@@ -17,7 +17,7 @@ import eval as evaluation
 import train
 from losses import Path, l2, lpips
 from losses.types import Distance, Net, Weight
-from models import MLP, DiT, SongUNet, guide, vgg
+from models import MLP, DiT, SongUNet, UViT, guide, vgg
 from models.adm import ADMUNet
 from models.edm2 import EDM2UNet
 from models.log_variance import LogVariance
@@ -25,7 +25,7 @@ from samplers import multistep_consistency, sample_keys
 from samplers.grids import explicit
 from samplers.noise import initial
 
-Backbone = ADMUNet | DiT | EDM2UNet | MLP | SongUNet
+Backbone = ADMUNet | DiT | EDM2UNet | MLP | SongUNet | UViT
 
 NetOf = Callable[[train.Params, jax.Array | None], Net]
 """(params, labels or None) -> the network as it is sampled"""
@@ -38,7 +38,8 @@ def initialiser(model: Backbone, source: data.Source) -> Callable[[jax.Array], t
     """key -> parameters of an image network for the examples of a source."""
     x, t = jnp.zeros((1, *source.shape)), jnp.zeros(1)
     labels = jnp.zeros(1, jnp.int32) if model.num_classes else None
-    return lambda key: model.init(key, x, t, labels)["params"]
+    w = jnp.ones(1) if model.guided else None
+    return lambda key: model.init(key, x, t, labels, w=w)["params"]
 
 
 def weighted_initialiser(model: Backbone, source: data.Source) -> Callable[[jax.Array], train.Params]:
@@ -60,16 +61,25 @@ def log_weight(params: train.Params) -> Weight:
     return lambda t: -cast(jax.Array, LogVariance().apply({"params": params["log_variance"]}, t))
 
 
-def bind(model: Backbone, params: train.Params, labels: jax.Array | None, dropout: jax.Array | None = None) -> Net:
+def bind(
+    model: Backbone,
+    params: train.Params,
+    labels: jax.Array | None,
+    dropout: jax.Array | None = None,
+    w: jax.Array | float | None = None,
+) -> Net:
     """The network as a function of (x, t); with a dropout key it trains, under the same mask in every call.
 
-    An unconditional network is not shown the labels.
+    An unconditional network is not shown the labels. A guided one needs its scale w, one number or one per example.
     """
     labels = labels if model.num_classes else None
-    if dropout is None:
-        return lambda x, t: cast(jax.Array, model.apply({"params": params}, x, t, labels))
-    rngs = {"dropout": dropout}
-    return lambda x, t: cast(jax.Array, model.apply({"params": params}, x, t, labels, train=True, rngs=rngs))
+    training: dict[str, Any] = {} if dropout is None else {"train": True, "rngs": {"dropout": dropout}}
+
+    def net(x: jax.Array, t: jax.Array) -> jax.Array:
+        scales = None if w is None else jnp.broadcast_to(w, t.shape)
+        return cast(jax.Array, model.apply({"params": params}, x, t, labels, w=scales, **training))
+
+    return net
 
 
 def drop_labels(key: jax.Array, labels: jax.Array | None, num_classes: int, rate: float) -> jax.Array | None:
@@ -80,10 +90,13 @@ def drop_labels(key: jax.Array, labels: jax.Array | None, num_classes: int, rate
 
 
 def classifier_free(
-    net_of: Callable[[jax.Array | None], Net], labels: jax.Array | None, *, num_classes: int, scale: float
+    net_of: Callable[[jax.Array | None], Net], labels: jax.Array | None, *, num_classes: int, scale: float | jax.Array
 ) -> Net:
-    """The network guided against itself with the null class; scale 1 is no guidance and costs none."""
-    if scale == 1:
+    """The network guided against itself with the null class, by one scale or one per example.
+
+    The number 1 is no guidance and costs none.
+    """
+    if isinstance(scale, int | float) and scale == 1:
         return net_of(labels)
     if labels is None:
         raise ValueError(f"guidance needs a class-conditional network, got scale {scale} without classes")
@@ -198,6 +211,21 @@ def consistency_samplers(
             "consistency " + ", ".join(f"{t:.4g}" for t in grid), calls * len(grid), partial(sample, explicit(*grid))
         )
         for grid in grids
+    )
+
+
+def guided_consistency_samplers(
+    net_of: Callable[[float], NetOf],
+    shape: Sequence[int],
+    grids_and_scales: Iterable[tuple[Sequence[float], float]],
+    *,
+    path: Path,
+) -> tuple[train.Sampler, ...]:
+    """The same for a network that takes a guidance scale, which costs no second call and stands in the name."""
+    return tuple(
+        sampler._replace(name=f"{sampler.name}, guidance {w:g}")
+        for grid, w in grids_and_scales
+        for sampler in consistency_samplers(net_of(w), shape, (grid,), path=path)
     )
 
 

@@ -8,10 +8,13 @@ from typing import Any, NamedTuple
 
 import jax
 
+import data
 import eval as evaluation
 import train
+from configs import glue
 from losses import Path
 from losses.types import Net
+from train.state import check_initial
 
 
 class Diffusion(NamedTuple):
@@ -77,6 +80,26 @@ def teacher(
 def start(teacher_run: str, teacher: Teacher) -> dict[str, Any]:
     """The field of an Experiment that starts it from the teacher's weights; without a teacher it starts at random."""
     return {"initial": teacher.params} if teacher_run else {}
+
+
+def guided_start(
+    model: glue.Backbone, source: data.Source, initial: train.Params, trained: train.Params
+) -> train.Params:
+    """A teacher's parameters in a student that takes a guidance scale too: at every scale it starts as its teacher.
+
+    Args:
+        model: the student, with `guided=True`.
+        source: of the examples of both.
+        initial: the student's own parameters, of which those of the scale remain.
+        trained: the teacher's.
+
+    Raises:
+        ValueError: naming the leaves in which the teacher differs from the student without its scale.
+    """
+    unguided = glue.initialiser(model.clone(guided=False), source)
+    check_initial(trained, jax.eval_shape(unguided, jax.random.key(0)))
+    given = dict(jax.tree_util.tree_leaves_with_path(trained))
+    return jax.tree_util.tree_map_with_path(lambda path, leaf: given.get(path, leaf), initial)
 
 
 def _absent(shape: tuple[int, ...], num_classes: int, sigma_data: float) -> Diffusion:

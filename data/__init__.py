@@ -6,6 +6,9 @@ from .checks import check_batch
 from .digits import digits
 from .fingerprint import fingerprint
 from .folder import FolderSource, folder
+from .latents import LatentSource, latents
+from .latents_scale import Scale, ScaleOf, from_model_scale, multiplied, sample_posterior, standardised, to_model_scale
+from .latents_writing import write_latents
 from .memory import ArraySource, cached
 from .npz import npz
 from .order import batches
@@ -18,6 +21,9 @@ __all__ = [
     "Batch",
     "Example",
     "FolderSource",
+    "LatentSource",
+    "Scale",
+    "ScaleOf",
     "Source",
     "TfdsSource",
     "absent",
@@ -28,8 +34,15 @@ __all__ = [
     "fingerprint",
     "folder",
     "from_model_range",
+    "from_model_scale",
     "horizontal_flip",
+    "latents",
+    "multiplied",
     "npz",
+    "sample_posterior",
+    "standardised",
     "tfds_source",
     "to_model_range",
+    "to_model_scale",
+    "write_latents",
 ]

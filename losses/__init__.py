@@ -1,19 +1,23 @@
 """Losses of consistency and flow models, and the paths, time laws and distances they are made of; needs jax alone."""
 
-from . import conversions, curricula, pairs, paths, steps, tangents, times
+from . import adversarial, conversions, curricula, pairs, paths, steps, tangents, times, triples
 from .consistency import consistency
 from .continuous_consistency import continuous_consistency
-from .couplings import independent
+from .couplings import independent, on_host, optimal_transport
 from .denoising import denoising
-from .distances import cauchy, l1, l2, log_cosh, lpips, pseudo_huber
-from .paths import Path, cosine, edm, interpolate, linear, linear_beta, scaled, trig, velocity
+from .distances import cauchy, elementwise_pseudo_huber, l1, l2, log_cosh, lpips, pseudo_huber
+from .latent_consistency_training import latent_consistency_training
+from .paths import Path, cosine, edm, interpolate, linear, linear_beta, scaled, scaled_linear_beta, trig, velocity
 from .rectified_flow import rectified_flow
 from .segment_consistency import segment_consistency
+from .trajectory import Jumps, jumps, trajectory_consistency
 from .weights import adaptive, edm_weight, one, snr_weight, v_weight, zero
 
 __all__ = [
+    "Jumps",
     "Path",
     "adaptive",
+    "adversarial",
     "cauchy",
     "consistency",
     "continuous_consistency",
@@ -23,26 +27,34 @@ __all__ = [
     "denoising",
     "edm",
     "edm_weight",
+    "elementwise_pseudo_huber",
     "independent",
     "interpolate",
+    "jumps",
     "l1",
     "l2",
+    "latent_consistency_training",
     "linear",
     "linear_beta",
     "log_cosh",
     "lpips",
+    "on_host",
     "one",
+    "optimal_transport",
     "pairs",
     "paths",
     "pseudo_huber",
     "rectified_flow",
     "scaled",
+    "scaled_linear_beta",
     "segment_consistency",
     "snr_weight",
     "steps",
     "tangents",
     "times",
+    "trajectory_consistency",
     "trig",
+    "triples",
     "v_weight",
     "velocity",
     "zero",

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 
 from .paths import Path, at_least_float32, coefficients, expand
-from .types import Batch, Net, PerExample
+from .types import Batch, FlowMap, Net, PerExample
 
 
 class Components(NamedTuple):
@@ -85,3 +85,24 @@ def trigflow_on_path(net: Net, path: Path, *, sigma_data: float) -> Net:
 def denoiser_to_velocity(path: Path, D: Net) -> Net:
     """The velocity E[dx_t/dt | x_t] on `path` of a denoiser D on it; 0/0 where sigma = 0."""
     return lambda x_t, t: from_x(path, x_t, D(x_t, t), t).v
+
+
+def ddim_jump(path: Path, x_t: Batch, denoised: Batch, t: PerExample, s: PerExample) -> Batch:
+    """State at s if the data and the noise predicted at t stay what they are (Song et al. 2020, eq. 12).
+
+    alpha_s D + sigma_s (x_t - alpha_t D) / sigma_t: DDIM, TCD's exponential integrator of first order and PCM's jump.
+    x_t to the bit where s = t; 0/0 where sigma_t = 0.
+    """
+    alpha_t, sigma_t, alpha_s, sigma_s = (
+        expand(c, x_t) for c in (path.alpha(t), path.sigma(t), path.alpha(s), path.sigma(s))
+    )
+    ratio = sigma_s / sigma_t
+    return ratio * x_t + (alpha_s - alpha_t * ratio) * denoised
+
+
+def denoiser_to_flow_map(path: Path, D: Net) -> FlowMap:
+    """The DDIM jump of a denoiser: the flow map that PCM and TCD without a second time input train.
+
+    A network that is also told s is one by `lambda x, t, s: ddim_jump(path, x, net(x, t, s), t, s)`.
+    """
+    return lambda x_t, t, s: ddim_jump(path, x_t, D(x_t, t), t, s)

@@ -1,6 +1,6 @@
-"""Curricula: integers that grow while a consistency model trains, as functions of a traced step.
+"""Curricula: numbers that change while a consistency model trains, as functions of a traced step or stage.
 
-All are exact integer arithmetic, so that no stage boundary moves by a step through rounding, and all trace to one
+Stages are exact integer arithmetic, so that no boundary moves by a step through rounding, and all trace to one
 program: a run compiles once, whatever its curriculum.
 """
 
@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ._shapes import Array, Int
+from .pairs import karras_time
 
 Step = Int[Array, ""]
 
@@ -51,6 +52,36 @@ def ict_points(step: Step, *, steps: int, s0: int = 10, s1: int = 1280) -> Step:
         raise ValueError(f"{steps} steps are too few for {int(np.log2(s1 // s0)) + 1} stages")
     stage = jnp.minimum(step // stage_steps, (s1 // s0).bit_length())
     return jnp.minimum(s0 << stage, s1) + 1
+
+
+def cauchy_scale(points: Step, *, elements: int, s0: int = 10) -> Array:
+    """c of the Cauchy distance for `ict_points` N: sqrt(d) exp(-1.15 ln(N - 1) - 0.85) (Dao et al. 2025).
+
+    In the first stage, of s0 intervals, it is 0.00054 d. The paper's c lacks the factor sqrt(d): its distance has the
+    mean over the d elements of an example where `cauchy` has the sum. iCT's 0.00054 sqrt(d), made for a sum, is taken
+    over by the paper for its mean; so the first stage is sqrt(d) times more tolerant of outliers than iCT.
+
+    Returns:
+        Scalar, float32, in units of the norm of a whole example.
+
+    Raises:
+        ValueError: unless elements >= 1.
+    """
+    if elements < 1:
+        raise ValueError(f"cauchy_scale needs elements >= 1, got {elements}")
+    later = jnp.exp(-1.15 * jnp.log(points - 1.0) - 0.85)
+    first = 0.00054 * np.sqrt(elements)
+    return (np.sqrt(elements) * jnp.where(points == s0 + 1, first, later)).astype(jnp.float32)
+
+
+def small_noise(points: Step, *, sigma_min: float = 0.002, sigma_max: float = 80.0, rho: float = 7.0) -> Array:
+    """Noise level under which iLCT has a diffusion loss too: the quietest quarter of the grid (Dao et al. 2025).
+
+    Of the N levels, numbered from 0 at sigma_max, these pairs have a t of number floor(3 N / 4) or more.
+    The bound lies half a grid step above the noisiest of them, so that no rounding moves a pair across it.
+    """
+    noisiest = points - 1 - 3 * points // 4
+    return karras_time(noisiest + 0.5, points, sigma_min=sigma_min, sigma_max=sigma_max, rho=rho)
 
 
 def multistep_intervals(step: Step, *, segments: int, ramp_steps: int, first: int = 64, last: int = 1280) -> Step:

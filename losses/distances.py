@@ -41,6 +41,20 @@ def pseudo_huber(a: Batch, b: Batch, *, c: float = 0.0) -> PerExample:
     return squared / (jnp.sqrt(jnp.maximum(squared + c**2, 1e-20)) + c)
 
 
+def elementwise_pseudo_huber(a: Batch, b: Batch, *, c: float = 1e-3) -> PerExample:
+    """Mean over elements of sqrt(d^2 + c^2) - c, where d is the difference of one element (Luo et al. 2023's code).
+
+    The one distance here that is a mean, as published for LCM and PCM, whose other terms are weighed against it.
+
+    Raises:
+        ValueError: unless c > 0, or for shapes that differ.
+    """
+    if not c > 0:
+        raise ValueError(f"elementwise_pseudo_huber needs c > 0, got {c}")
+    squared = jnp.square(_difference(a, b))
+    return jnp.mean(squared / (jnp.sqrt(squared + c**2) + c), axis=1)
+
+
 def cauchy(a: Batch, b: Batch, *, c: float) -> PerExample:
     """log(1 + |a - b|^2 / (2 c^2)) with the norm of the whole example (Dao et al. 2024).
 

@@ -1,7 +1,7 @@
 """Pair laws: the two noise levels a consistency loss compares, and the weight of that comparison.
 
-A law is `pairs(key, n) -> t[n], s[n], weight[n]` with s < t on the EDM path, where t is the noise standard
-deviation. Bind the traced curriculum value and the numbers with partial.
+A law is `pairs(key, n) -> t[n], s[n], weight[n]` with s < t; for all but `lcm` on the EDM path, where t is the noise
+standard deviation. Bind the traced curriculum value and the numbers with partial.
 """
 
 import jax
@@ -18,6 +18,47 @@ def karras_time(i: Array, points: Array | int, *, sigma_min: float, sigma_max: f
     """Ascending grid point i in [0, points - 1] of Karras et al. 2022, eq. 5; i and points may be traced."""
     low, high = sigma_min ** (1 / rho), sigma_max ** (1 / rho)
     return (low + i / (points - 1) * (high - low)) ** rho
+
+
+def karras_grid(points: int, *, sigma_min: float = 0.002, sigma_max: float = 80.0, rho: float = 7.0) -> np.ndarray:
+    """The whole of that grid, ascending, in float64 on the host; its ends are sigma_min and sigma_max to the bit.
+
+    Raises:
+        ValueError: unless points >= 2 and 0 < sigma_min < sigma_max and rho > 0.
+    """
+    if points < 2 or not 0 < sigma_min < sigma_max or not rho > 0:
+        raise ValueError(
+            f"karras_grid needs points >= 2, 0 < sigma_min < sigma_max and rho > 0, "
+            f"got {points=}, {sigma_min=}, {sigma_max=}, {rho=}"
+        )
+    grid = np.linspace(sigma_min ** (1 / rho), sigma_max ** (1 / rho), points) ** rho
+    grid[[0, -1]] = sigma_min, sigma_max
+    return grid
+
+
+def ddim_grid(solver_steps: int = 50, *, steps: int = 1000) -> np.ndarray:
+    """0, k - 1, 2k - 1, ..., steps - 1 with k = steps / solver_steps: 0, 19, 39, ..., 999, ascending.
+
+    The timesteps of a DDIM solver of so many steps on a schedule of `steps`, as LCM, TCD and PCM count them: one step
+    takes entry i + 1 to entry i and skips k timesteps, and the last, of k - 1, ends at timestep 0.
+
+    Raises:
+        ValueError: unless solver_steps divides steps and is less.
+    """
+    if not 1 <= solver_steps < steps or steps % solver_steps:
+        raise ValueError(f"solver_steps must divide {steps} and be less, got {solver_steps}")
+    return np.append(0.0, steps // solver_steps * np.arange(1.0, solver_steps + 1) - 1)
+
+
+def ascending(grid: np.ndarray) -> np.ndarray:
+    """The grid, checked.
+
+    Raises:
+        ValueError: unless it is one-dimensional, of two or more finite times >= 0, and rises strictly.
+    """
+    if grid.ndim != 1 or len(grid) < 2 or not np.isfinite(grid).all() or grid[0] < 0 or (np.diff(grid) <= 0).any():
+        raise ValueError(f"a grid is two or more finite times >= 0 that rise strictly, got {grid}")
+    return grid
 
 
 def interval(
@@ -92,3 +133,17 @@ def ect_hop(
     """(s, t - s) of ECT's mapping; the difference is formed first, since t - s would cancel at late stages."""
     hop = jnp.minimum(t, t * (1 + k * jax.nn.sigmoid(-b * t)) / q ** (stage + 1.0))
     return t - hop, hop
+
+
+def lcm(key: Key, n: int, *, grid: np.ndarray) -> Triple:
+    """Neighbours of an ascending grid, every interval equally often, weight 1 (Luo et al. 2023, alg. 1).
+
+    The grid is `ddim_grid(50)`, where one step of the solver skips k = 20 timesteps, or one in the time of another
+    path. Where s is its first entry 0, `consistency` compares with x_s, as the authors' code does.
+
+    Raises:
+        ValueError: for what is not a grid.
+    """
+    levels = jnp.asarray(ascending(grid), jnp.result_type(float))
+    i = jax.random.randint(key, (n,), 0, len(grid) - 1)
+    return levels[i + 1], levels[i], jnp.ones(n, levels.dtype)

@@ -50,6 +50,28 @@ def logit_normal(key: Key, n: int, *, mean: float = 0.0, std: float = 1.0) -> Pe
     return jax.nn.sigmoid(mean + std * jax.random.normal(key, (n,)))
 
 
+def ctm(
+    key: Key,
+    n: int,
+    *,
+    mean: float = -1.2,
+    std: float = 1.2,
+    share: float = 0.7,
+    sigma_min: float = 0.002,
+    sigma_max: float = 80.0,
+    rho: float = 7.0,
+) -> PerExample:
+    """Every other time EDM's lognormal, and every other one of the noisier part of a Karras grid: CTM's denoising term.
+
+    The second kind is uniform in t^(1/rho) over that share of the way from sigma_max to sigma_min, by default down to
+    0.318 (Kim et al. 2023's code).
+    """
+    key_low, key_high = jax.random.split(key)
+    root_min, root_max = sigma_min ** (1 / rho), sigma_max ** (1 / rho)
+    high = (root_max - share * jax.random.uniform(key_high, (n,)) * (root_max - root_min)) ** rho
+    return jnp.where(jnp.arange(n) % 2 == 0, lognormal(key_low, n, mean=mean, std=std), high)
+
+
 def discrete(key: Key, n: int, *, grid: Array, probabilities: Array | None = None) -> PerExample:
     """T drawn from the entries of a one-dimensional grid, uniformly or with the given probabilities.
 

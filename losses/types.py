@@ -29,6 +29,9 @@ Times: TypeAlias = Callable[[Key, int], Array]
 Pairs: TypeAlias = Callable[[Key, int], tuple[Array, Array, Array]]
 """pairs(key, n) -> t[n], s[n], weight[n] with s < t"""
 
+Triples: TypeAlias = Callable[[Key, int], tuple[Array, Array, Array]]
+"""triples(key, n) -> t[n], u[n], s[n] with s <= u < t"""
+
 Step: TypeAlias = Callable[[Any, Array, Array, Array, Array], Array]
 """step(path, x[B, ...], z[B, ...], t[B], s[B]) -> x_s[B, ...]"""
 

@@ -10,7 +10,9 @@ from .guidance import guide
 from .log_variance import LogVariance
 from .mlp import MLP
 from .net import Net
+from .non_scaling_norm import non_scaling_norm
 from .unet import SongUNet, ddpmpp, ncsnpp
+from .uvit import UViT
 
 __all__ = [
     "EDM2_SIZES",
@@ -23,6 +25,7 @@ __all__ = [
     "LogVariance",
     "Net",
     "SongUNet",
+    "UViT",
     "adm",
     "ddpmpp",
     "edm2",
@@ -30,6 +33,7 @@ __all__ = [
     "embeddings",
     "guide",
     "ncsnpp",
+    "non_scaling_norm",
     "preconditioning",
     "project_weights",
     "projected",

@@ -16,7 +16,7 @@ from .adm_blocks import ADMBlock, conv, dense, zeros
 from .attention import Attention, softmax_attention
 from .embeddings import sinusoidal
 from .net import check_conditions
-from .unet_blocks import downsample, group_norm, upsample
+from .unet_blocks import Norm, downsample, group_norm, upsample
 
 BOX = (1, 1)
 
@@ -28,7 +28,8 @@ class ADMUNet(nn.Module):
     depend on the resolution of the images. Parameters are float32.
 
     OpenAI's U-Net of guided diffusion and of Consistency Models, where blocks resample (`resblock_updown`),
-    is this network with `group_channels=1` under other names. It reads 1000 times EDM's noise level.
+    is this network with `norm=partial(group_norm, epsilon=1e-5, least=1)` under other names. It reads 1000 times
+    EDM's noise level.
 
     Attributes:
         noise_embedding: fixed embedding of the noise level, [B] -> [B, features], float32.
@@ -39,11 +40,13 @@ class ADMUNet(nn.Module):
         channels_per_head: channels of an attention head. As published, a block of fewer has no attention.
         adaptive_scale: whether the embedding scales and shifts in a block (ADM), or is added (iCT).
         double_norm: whether scale and shift are vectors of unit mean square (sCM); needs `adaptive_scale`.
-        group_channels: least number of channels that a norm takes together; it has 32 groups at most.
+        norm: normalisation of the blocks and before the last convolution; `non_scaling_norm` is iLCT's.
         num_classes: 0 for an unconditional network. Otherwise labels lie in [0, num_classes];
             `num_classes` itself is the null class, a one-hot vector of zeros.
         augment_features: length of the augmentation label, 0 for none.
         second_time: whether the network takes a second noise level s, embedded like the first one.
+        guided: whether the network takes a guidance scale w: sinusoids of it, of frequency 1 and below, go through
+            a linear layer that starts at zero and are added to the noise embedding.
         dropout: rate in blocks while training; key `dropout`.
         dropout_resolutions: image heights at which blocks have dropout; None for all.
         dtype: compute dtype of the blocks; embeddings and the last convolution stay float32.
@@ -58,10 +61,11 @@ class ADMUNet(nn.Module):
     channels_per_head: int = 64
     adaptive_scale: bool = True
     double_norm: bool = False
-    group_channels: int = 4
+    norm: Norm = partial(group_norm, epsilon=1e-5)
     num_classes: int = 0
     augment_features: int = 0
     second_time: bool = False
+    guided: bool = False
     dropout: float = 0.0
     dropout_resolutions: tuple[int, ...] | None = None
     dtype: DTypeLike = jnp.float32
@@ -74,6 +78,7 @@ class ADMUNet(nn.Module):
         t: Float[Array, " batch"],
         labels: Integer[Array, " batch"] | None = None,
         s: Float[Array, " batch"] | None = None,
+        w: Float[Array, " batch"] | None = None,
         *,
         augment: Float[Array, "batch augment"] | None = None,
         train: bool = False,
@@ -85,6 +90,7 @@ class ADMUNet(nn.Module):
             t: the noise level as the network sees it (c_noise), ln(sigma) / 4 in EDM.
             labels: class indices.
             s: second noise level on the scale of `t`.
+            w: guidance scale, one number for each example.
             augment: augmentation labels; None is the same as zeros.
             train: whether dropout is on.
 
@@ -92,9 +98,9 @@ class ADMUNet(nn.Module):
             ValueError: the image cannot be halved often enough, the settings contradict each other, or a
                 condition is missing or superfluous.
         """
-        check_conditions(x, t, labels, s, self.num_classes, self.second_time)
+        check_conditions(x, t, labels, s, w, self.num_classes, self.second_time, self.guided)
         self._check(x, augment)
-        embedding = self._embed(t, labels, s, augment)
+        embedding = self._embed(t, labels, s, w, augment)
 
         def block(
             name: str,
@@ -112,7 +118,7 @@ class ADMUNet(nn.Module):
                 self.attention,
                 self.adaptive_scale,
                 self.double_norm,
-                self.group_channels,
+                self.norm,
                 self.dropout if drops else 0.0,
                 not train,
                 self.dtype,
@@ -149,15 +155,18 @@ class ADMUNet(nn.Module):
                 h = jnp.concatenate([h, skips.pop()], axis=-1)
                 h = block(f"dec_{size}_block{i}", h, channels, height in self.attention_resolutions)
 
-        h = nn.silu(group_norm(h, jnp.float32, "out_norm", epsilon=1e-5, least=self.group_channels))
+        h = nn.silu(self.norm(h, jnp.float32, "out_norm"))
         return conv(h, x.shape[-1], 3, jnp.float32, "out_conv", zeros)
 
-    def _embed(self, t: Array, labels: Array | None, s: Array | None, augment: Array | None) -> Array:
-        """Noise level, second noise level and augmentation through two layers, then the label."""
+    def _embed(self, t: Array, labels: Array | None, s: Array | None, w: Array | None, augment: Array | None) -> Array:
+        """Noise level, second one, guidance scale and augmentation through two layers, then the label."""
         embedding = self.noise_embedding(t)
         features = embedding.shape[-1]
         if s is not None:
             embedding += dense(self.noise_embedding(s), features, "map_s")
+        if w is not None:
+            layer = nn.Dense(features, use_bias=False, kernel_init=zeros, name="map_w")
+            embedding += layer(sinusoidal(w, features))
         if self.augment_features:
             augment = jnp.zeros((t.shape[0], self.augment_features)) if augment is None else augment
             embedding += nn.Dense(features, use_bias=False, kernel_init=zeros, name="map_augment")(augment)
@@ -191,6 +200,7 @@ def adm(
     num_classes: int = 0,
     augment_features: int = 0,
     second_time: bool = False,
+    guided: bool = False,
     dropout: float = 0.1,
     dropout_resolutions: tuple[int, ...] | None = None,
     dtype: DTypeLike = jnp.float32,
@@ -211,6 +221,7 @@ def adm(
         num_classes=num_classes,
         augment_features=augment_features,
         second_time=second_time,
+        guided=guided,
         dropout=dropout,
         dropout_resolutions=dropout_resolutions,
         dtype=dtype,

@@ -14,7 +14,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Float, Float32
 
 from .attention import Attention, SelfAttention
-from .unet_blocks import double_norm, group_norm
+from .unet_blocks import Norm, double_norm
 
 # The default of PyTorch, which ADM kept: weights and biases uniform within 1 / sqrt(fan in). The second
 # convolution of a block and the projection of its attention start at zero.
@@ -32,7 +32,7 @@ class ADMBlock(nn.Module):
         attention: attention function.
         adaptive_scale: whether the embedding scales and shifts after the second norm, or is added before it.
         double_norm: whether scale and shift are vectors of unit mean square (sCM); needs `adaptive_scale`.
-        group_channels: least number of channels that a norm takes together.
+        norm: normalisation, `group_norm` or another.
         dropout: rate before the second convolution.
         deterministic: whether dropout is off.
         dtype: compute dtype; normalisation statistics are float32 in any case.
@@ -44,7 +44,7 @@ class ADMBlock(nn.Module):
     attention: Attention
     adaptive_scale: bool
     double_norm: bool
-    group_channels: int
+    norm: Norm
     dropout: float
     deterministic: bool
     dtype: DTypeLike
@@ -56,7 +56,7 @@ class ADMBlock(nn.Module):
         """Apply the block."""
         resample = self.resample or (lambda h: h)
 
-        h = resample(nn.silu(self._norm(x, "norm0")))
+        h = resample(nn.silu(self.norm(x, self.dtype, "norm0")))
         h = conv(h, self.channels, 3, self.dtype, "conv0")
         h = nn.silu(self._modulated_norm(h, embedding))
         h = nn.Dropout(self.dropout, deterministic=self.deterministic)(h)
@@ -68,7 +68,7 @@ class ADMBlock(nn.Module):
         h += skip
 
         if self.heads:
-            tokens = self._norm(h, "norm2").reshape(h.shape[0], -1, self.channels)
+            tokens = self.norm(h, self.dtype, "norm2").reshape(h.shape[0], -1, self.channels)
             attend = SelfAttention(self.heads, self.attention, plain_init, zeros, self.dtype, name="self_attention")
             h += attend(tokens).reshape(h.shape)
         return h
@@ -77,17 +77,14 @@ class ADMBlock(nn.Module):
         """Normalise and modulate in the one of three ways that the network was built with."""
         if not self.adaptive_scale:
             shift = dense(embedding, self.channels, "affine")
-            return self._norm(h + shift[:, None, None, :].astype(h.dtype), "norm1")
+            return self.norm(h + shift[:, None, None, :].astype(h.dtype), self.dtype, "norm1")
         out = dense(embedding, 2 * self.channels, "affine")
         if self.double_norm:
             scale, shift = double_norm(out)
         else:
             scale, shift = jnp.split(out[:, None, None, :], 2, axis=-1)
             scale += 1.0
-        return self._norm(h, "norm1") * scale.astype(h.dtype) + shift.astype(h.dtype)
-
-    def _norm(self, x: Array, name: str) -> Array:
-        return group_norm(x, self.dtype, name, epsilon=1e-5, least=self.group_channels)
+        return self.norm(h, self.dtype, "norm1") * scale.astype(h.dtype) + shift.astype(h.dtype)
 
 
 def conv(

@@ -53,6 +53,7 @@ class DiT(nn.Module):
         num_classes: 0 for an unconditional network. Otherwise labels lie in [0, num_classes], and
             `num_classes` itself is the null class.
         second_time: whether the network takes a second time s.
+        guided: whether the network takes a guidance scale w.
         double_norm: give the modulating scales and shifts unit mean square over the features (sCM).
         dropout: rate on the output of each attention and MLP branch while training; key `dropout`.
         time_scale: factor on t and s before their embedding (SiT 1; DiT's integer steps 1000).
@@ -69,6 +70,7 @@ class DiT(nn.Module):
     mlp_ratio: int = 4
     num_classes: int = 0
     second_time: bool = False
+    guided: bool = False
     double_norm: bool = False
     dropout: float = 0.0
     time_scale: float = 1.0
@@ -84,6 +86,7 @@ class DiT(nn.Module):
         t: Float[Array, " batch"],
         labels: Integer[Array, " batch"] | None = None,
         s: Float[Array, " batch"] | None = None,
+        w: Float[Array, " batch"] | None = None,
         *,
         train: bool = False,
     ) -> Float32[Array, "batch height width channels"]:
@@ -93,15 +96,15 @@ class DiT(nn.Module):
             ValueError: the image is not divisible into patches, `width` not into heads, or a
                 condition is missing or superfluous.
         """
-        check_conditions(x, t, labels, s, self.num_classes, self.second_time)
+        check_conditions(x, t, labels, s, w, self.num_classes, self.second_time, self.guided)
         _, height, width, channels = x.shape
         if height % self.patch or width % self.patch:
             raise ValueError(f"image of {height}x{width} pixels is not divisible into patches of {self.patch}")
         if self.width % self.heads:
             raise ValueError(f"width={self.width} is not divisible by heads={self.heads}")
 
-        condition = Conditioning(self.width, self.num_classes, self.time_scale, name="conditioning")(t, labels, s)
-        condition = nn.silu(condition)
+        conditioning = Conditioning(self.width, self.num_classes, self.time_scale, name="conditioning")
+        condition = nn.silu(conditioning(t, labels, s, w))
         # A convolution whose stride is its window, written as the matrix product that it is.
         h = nn.Dense(self.width, kernel_init=xavier, dtype=self.dtype, name="embed")(patchify(x, self.patch))
         h += grid_positions(height // self.patch, width // self.patch, self.width).astype(h.dtype)

@@ -18,6 +18,7 @@ from .edm2_blocks import (
     EDM2Block,
     MPConv,
     fourier_phases,
+    mp_add,
     mp_concat,
     mp_fourier,
     mp_positional,
@@ -51,6 +52,8 @@ class EDM2UNet(nn.Module):
         num_classes: 0 for an unconditional network. Otherwise labels lie in [0, num_classes];
             `num_classes` itself is the null class, a one-hot vector of zeros.
         second_time: whether the network takes a second noise level s, embedded like the first one.
+        guided: whether the network takes a guidance scale w: sinusoids of it, of frequency 1 and below, go through
+            a layer and are added last, with a learned gain that starts at zero.
         double_norm: let the embedding scale by vectors of unit mean square in each block, after a norm (sCM).
         dropout: rate in blocks while training; key `dropout`.
         dropout_resolutions: image heights at which blocks have dropout; None for all.
@@ -67,6 +70,7 @@ class EDM2UNet(nn.Module):
     channels_per_head: int = 64
     num_classes: int = 0
     second_time: bool = False
+    guided: bool = False
     double_norm: bool = False
     dropout: float = 0.0
     dropout_resolutions: tuple[int, ...] | None = None
@@ -81,6 +85,7 @@ class EDM2UNet(nn.Module):
         t: Float[Array, " batch"],
         labels: Integer[Array, " batch"] | None = None,
         s: Float[Array, " batch"] | None = None,
+        w: Float[Array, " batch"] | None = None,
         *,
         train: bool = False,
     ) -> Float[Array, "batch height width channels"]:
@@ -91,6 +96,7 @@ class EDM2UNet(nn.Module):
             t: the noise level as the network sees it (c_noise): ln(sigma) / 4 in EDM2, the angle in sCM.
             labels: class indices.
             s: second noise level on the scale of `t`.
+            w: guidance scale, one number for each example.
             train: whether dropout is on.
 
         Returns:
@@ -100,12 +106,12 @@ class EDM2UNet(nn.Module):
             ValueError: the image cannot be halved often enough, channels do not divide into heads, or a
                 condition is missing or superfluous.
         """
-        check_conditions(x, t, labels, s, self.num_classes, self.second_time)
+        check_conditions(x, t, labels, s, w, self.num_classes, self.second_time, self.guided)
         _, rows, columns, _ = x.shape
         factor = 2 ** (len(self.multipliers) - 1)
         if rows % factor or columns % factor:
             raise ValueError(f"image of {rows}x{columns} pixels is not divisible by {factor}, the coarsest scale")
-        embedding = self._embed(t, labels, s)
+        embedding = self._embed(t, labels, s, w)
         layer = nn.remat(EDM2Block) if self.remat else EDM2Block
 
         def block(
@@ -168,8 +174,8 @@ class EDM2UNet(nn.Module):
         gain = self.param("out_gain", nn.initializers.zeros, ())
         return MPConv(x.shape[-1], (3, 3), embedding.dtype, name="out_conv")(h, gain)
 
-    def _embed(self, t: Array, labels: Array | None, s: Array | None) -> Array:
-        """Noise level, second noise level and label, each through a layer, with equal weights in each sum."""
+    def _embed(self, t: Array, labels: Array | None, s: Array | None, w: Array | None) -> Array:
+        """Noise level, second one and label through a layer each, with equal weights; guidance scale with a gain."""
         dtype = jnp.promote_types(self.dtype, jnp.float32)
         linear = partial(MPConv, self.channels * max(self.multipliers), dtype=dtype)
         embedding = linear(name="emb_noise")(self.noise_embedding(t))
@@ -178,6 +184,10 @@ class EDM2UNet(nn.Module):
         if labels is not None:
             one_hot = jax.nn.one_hot(labels, self.num_classes) * np.sqrt(self.num_classes)
             embedding = mp_sum(embedding, linear(name="emb_label")(one_hot))
+        if w is not None:
+            gain = self.param("emb_w_gain", nn.initializers.zeros, ())
+            scale = linear(name="emb_w")(mp_positional(w, self.channels * self.multipliers[0]))
+            embedding = mp_add(embedding, scale, gain)
         return mp_silu(embedding)
 
 
@@ -189,6 +199,7 @@ def edm2(
     channels_per_head: int = 64,
     num_classes: int = 0,
     second_time: bool = False,
+    guided: bool = False,
     dropout: float = 0.0,
     dropout_resolutions: tuple[int, ...] | None = None,
     remat: bool = False,
@@ -210,6 +221,7 @@ def edm2(
         channels_per_head=channels_per_head,
         num_classes=num_classes,
         second_time=second_time,
+        guided=guided,
         dropout=dropout,
         dropout_resolutions=dropout_resolutions,
         remat=remat,
@@ -225,6 +237,7 @@ def edm2_scm(
     channels_per_head: int = 64,
     num_classes: int = 0,
     second_time: bool = False,
+    guided: bool = False,
     dropout: float = 0.0,
     dropout_resolutions: tuple[int, ...] | None = (16, 8),
     remat: bool = False,
@@ -243,6 +256,7 @@ def edm2_scm(
         channels_per_head,
         num_classes,
         second_time,
+        guided,
         dropout,
         dropout_resolutions,
         remat,

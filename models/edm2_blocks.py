@@ -198,6 +198,11 @@ def mp_sum(a: Float[Array, "*shape"], b: Float[Array, "*shape"], t: float = 0.5)
     return ((1 - t) * a + t * b) / math.hypot(1 - t, t)
 
 
+def mp_add(a: Float[Array, "*shape"], b: Float[Array, "*shape"], gain: Float[Array, ""]) -> Float[Array, "*shape"]:
+    """Sum of a and gain b, scaled to keep the magnitude of uncorrelated summands; at gain 0 it is a, bit for bit."""
+    return (a + gain * b) / jnp.sqrt(1 + gain * gain)
+
+
 def mp_concat(a: Float[Array, "*batch left"], b: Float[Array, "*batch right"]) -> Float[Array, "*batch both"]:
     """Concatenate the last axes; both parts contribute alike to the next layer, however many channels they have."""
     scale_a, scale_b = (math.sqrt((a.shape[-1] + b.shape[-1]) / (2 * part.shape[-1])) for part in (a, b))

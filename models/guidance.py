@@ -36,7 +36,8 @@ def guide(
             (Kynkaanniemi et al. 2024).
 
     Raises:
-        ValueError: `scale` is not finite, or `interval` is not 0 <= low < high.
+        ValueError: `scale` is not finite, `interval` is not 0 <= low < high, or, in a call, `scale` is neither one
+            number nor [B].
     """
     low, high = interval
     if not 0.0 <= low < high:
@@ -45,6 +46,8 @@ def guide(
         raise ValueError(f"scale must be finite, got {scale}")
 
     def guided(x: Float[Array, "batch *shape"], t: Float[Array, " batch"]) -> Float[Array, "batch *shape"]:
+        if jnp.shape(scale) not in ((), t.shape):
+            raise ValueError(f"scale must be one number or one per example, {t.shape}; got shape {jnp.shape(scale)}")
         inside = (low <= t) & (t <= high)
         weight = expand(jnp.where(inside, scale, 1.0), x)
         better, worse = net(x, t), reference(x, t)

@@ -20,6 +20,7 @@ class MLP(nn.Module):
         depth: number of residual blocks.
         num_classes: 0 for an unconditional network; otherwise label `num_classes` is the null class.
         second_time: whether the network takes a second time s.
+        guided: whether the network takes a guidance scale w.
         dropout: rate inside each block while training; key `dropout`.
         time_scale: factor on t and s before their embedding.
         dtype: compute dtype of the blocks; embeddings and the last layer stay float32.
@@ -29,6 +30,7 @@ class MLP(nn.Module):
     depth: int = 3
     num_classes: int = 0
     second_time: bool = False
+    guided: bool = False
     dropout: float = 0.0
     time_scale: float = 1.0
     dtype: DTypeLike = jnp.float32
@@ -40,6 +42,7 @@ class MLP(nn.Module):
         t: Float[Array, " batch"],
         labels: Integer[Array, " batch"] | None = None,
         s: Float[Array, " batch"] | None = None,
+        w: Float[Array, " batch"] | None = None,
         *,
         train: bool = False,
     ) -> Float32[Array, "batch features"]:
@@ -48,10 +51,9 @@ class MLP(nn.Module):
         Raises:
             ValueError: a condition is missing or superfluous.
         """
-        check_conditions(x, t, labels, s, self.num_classes, self.second_time)
-        condition = nn.silu(
-            Conditioning(self.width, self.num_classes, self.time_scale, name="conditioning")(t, labels, s)
-        )
+        check_conditions(x, t, labels, s, w, self.num_classes, self.second_time, self.guided)
+        conditioning = Conditioning(self.width, self.num_classes, self.time_scale, name="conditioning")
+        condition = nn.silu(conditioning(t, labels, s, w))
         h = nn.Dense(self.width, dtype=self.dtype)(x)
         for _ in range(self.depth):
             branch = nn.Dense(self.width, dtype=self.dtype)(nn.silu(h))

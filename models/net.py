@@ -24,12 +24,19 @@ def at_least_float32(a: Array) -> Array:
 
 
 def check_conditions(
-    x: Array, t: Array, labels: Array | None, s: Array | None, num_classes: int, second_time: bool
+    x: Array,
+    t: Array,
+    labels: Array | None,
+    s: Array | None,
+    w: Array | None,
+    num_classes: int,
+    second_time: bool,
+    guided: bool,
 ) -> None:
     """Refuse inputs that do not fit the network. Shapes are static, so this runs while JAX traces.
 
     Raises:
-        ValueError: `t`, `labels` or `s` do not have shape `[B]`, or are given to a network without
+        ValueError: `t`, `labels`, `s` or `w` do not have shape `[B]`, or are given to a network without
             them, or are missing from a network that needs them.
     """
     batch = x.shape[:1]
@@ -43,6 +50,10 @@ def check_conditions(
         raise ValueError("this network has second_time=True and needs s")
     if not second_time and s is not None:
         raise ValueError("s was given to a network with second_time=False")
-    for name, value in {"t": t, "labels": labels, "s": s}.items():
+    if guided and w is None:
+        raise ValueError("this network has guided=True and needs w, a guidance scale for each example")
+    if not guided and w is not None:
+        raise ValueError("w was given to a network with guided=False")
+    for name, value in {"t": t, "labels": labels, "s": s, "w": w}.items():
         if value is not None and value.shape != batch:
             raise ValueError(f"{name} must have shape {batch}, one entry per example of x; got {value.shape}")

@@ -16,7 +16,7 @@ from jaxtyping import Float, Float32, Integer
 from .attention import Attention, softmax_attention
 from .embeddings import edm_positional, fourier, fourier_frequencies
 from .net import check_conditions
-from .unet_blocks import UNetBlock, conv, downsample, group_norm, plain_init, tiny_init, upsample
+from .unet_blocks import Norm, UNetBlock, conv, downsample, group_norm, plain_init, tiny_init, upsample
 
 
 class SongUNet(nn.Module):
@@ -37,6 +37,9 @@ class SongUNet(nn.Module):
             `num_classes` itself is the null class, a one-hot vector of zeros.
         augment_features: length of the augmentation label, 0 for none.
         second_time: whether the network takes a second noise level s, embedded like the first one.
+        guided: whether the network takes a guidance scale w: sinusoids of it, of frequency 1 and below, go through
+            a linear layer that starts at zero and are added to the noise embedding.
+        norm: normalisation of the blocks and before the last convolution; `non_scaling_norm` is iLCT's.
         double_norm: let the embedding scale and shift by vectors of unit mean square in each block (sCM),
             where it is otherwise added.
         dropout: rate in each block while training; key `dropout`.
@@ -54,6 +57,8 @@ class SongUNet(nn.Module):
     num_classes: int = 0
     augment_features: int = 0
     second_time: bool = False
+    guided: bool = False
+    norm: Norm = group_norm
     double_norm: bool = False
     dropout: float = 0.0
     dtype: DTypeLike = jnp.float32
@@ -66,6 +71,7 @@ class SongUNet(nn.Module):
         t: Float[Array, " batch"],
         labels: Integer[Array, " batch"] | None = None,
         s: Float[Array, " batch"] | None = None,
+        w: Float[Array, " batch"] | None = None,
         *,
         augment: Float[Array, "batch augment"] | None = None,
         train: bool = False,
@@ -77,15 +83,16 @@ class SongUNet(nn.Module):
             t: the noise level as the network sees it (c_noise), ln(sigma) / 4 in EDM.
             labels: class indices.
             s: second noise level on the scale of `t`.
+            w: guidance scale, one number for each example.
             augment: augmentation labels; None is the same as zeros.
             train: whether dropout is on.
 
         Raises:
             ValueError: the image cannot be halved often enough, or a condition is missing or superfluous.
         """
-        check_conditions(x, t, labels, s, self.num_classes, self.second_time)
+        check_conditions(x, t, labels, s, w, self.num_classes, self.second_time, self.guided)
         self._check(x, augment)
-        embedding = self._embed(t, labels, s, augment)
+        embedding = self._embed(t, labels, s, w, augment)
         down = partial(downsample, taps=self.resample_filter)
         up = partial(upsample, taps=self.resample_filter)
 
@@ -98,7 +105,15 @@ class SongUNet(nn.Module):
         ) -> Array:
             attention = self.attention if attend else None
             layer = UNetBlock(
-                channels, resample, attention, self.double_norm, self.dropout, not train, self.dtype, name=name
+                channels,
+                resample,
+                attention,
+                self.norm,
+                self.double_norm,
+                self.dropout,
+                not train,
+                self.dtype,
+                name=name,
             )
             return layer(h, embedding)
 
@@ -133,15 +148,18 @@ class SongUNet(nn.Module):
                 h = jnp.concatenate([h, skips.pop()], axis=-1)
                 h = block(f"dec_{size}_block{i}", h, channels, attend and i == self.blocks)
 
-        h = nn.silu(group_norm(h, jnp.float32, f"dec_{size}_aux_norm"))
+        h = nn.silu(self.norm(h, jnp.float32, f"dec_{size}_aux_norm"))
         return conv(x.shape[-1], 3, jnp.float32, f"dec_{size}_aux_conv", tiny_init)(h)
 
-    def _embed(self, t: Array, labels: Array | None, s: Array | None, augment: Array | None) -> Array:
-        """Noise level, second noise level, label and augmentation, added and passed through two layers."""
+    def _embed(self, t: Array, labels: Array | None, s: Array | None, w: Array | None, augment: Array | None) -> Array:
+        """Noise level, second one, guidance scale, label and augmentation, added and passed through two layers."""
         embedding = self.noise_embedding(t)
         features = embedding.shape[-1]
         if s is not None:
             embedding += nn.Dense(features, kernel_init=plain_init, name="map_s")(self.noise_embedding(s))
+        if w is not None:
+            layer = nn.Dense(features, use_bias=False, kernel_init=nn.initializers.zeros, name="map_w")
+            embedding += layer(edm_positional(w, features))
         if labels is not None:
             one_hot = jax.nn.one_hot(labels, self.num_classes) * np.sqrt(self.num_classes)
             embedding += nn.Dense(features, kernel_init=plain_init, name="map_label")(one_hot)
@@ -179,6 +197,7 @@ def ddpmpp(
     num_classes: int = 0,
     augment_features: int = 0,
     second_time: bool = False,
+    guided: bool = False,
     double_norm: bool = False,
     dropout: float = 0.13,
     dtype: DTypeLike = jnp.float32,
@@ -193,6 +212,7 @@ def ddpmpp(
         num_classes=num_classes,
         augment_features=augment_features,
         second_time=second_time,
+        guided=guided,
         double_norm=double_norm,
         dropout=dropout,
         dtype=dtype,
@@ -207,6 +227,7 @@ def ncsnpp(
     num_classes: int = 0,
     augment_features: int = 0,
     second_time: bool = False,
+    guided: bool = False,
     double_norm: bool = False,
     dropout: float = 0.13,
     fourier_scale: float = 16.0,
@@ -228,6 +249,7 @@ def ncsnpp(
         num_classes=num_classes,
         augment_features=augment_features,
         second_time=second_time,
+        guided=guided,
         double_norm=double_norm,
         dropout=dropout,
         dtype=dtype,

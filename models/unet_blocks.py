@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
 import flax.linen as nn
 import jax
@@ -22,6 +23,9 @@ plain_init = variance_scaling(1.0, "fan_avg", "uniform")
 tiny_init = variance_scaling(1e-10, "fan_avg", "uniform")
 qkv_init = variance_scaling(0.2, "fan_avg", "uniform")
 
+Norm: TypeAlias = Callable[[Array, DTypeLike, str], Array]
+"""norm(x, dtype, name) -> x normalised by a layer of the calling module"""
+
 
 class UNetBlock(nn.Module):
     """Two convolutions with the noise embedding brought in between, and attention where a function is given.
@@ -32,6 +36,7 @@ class UNetBlock(nn.Module):
         channels: channels of the output.
         resample: applied to both branches before their convolution; None keeps the resolution.
         attention: attention function of one head, or None for no attention.
+        norm: `group_norm`, or another.
         double_norm: whether the embedding scales and shifts by vectors of unit mean square after the second
             norm (sCM), or is added before it (EDM).
         dropout: rate before the second convolution.
@@ -42,6 +47,7 @@ class UNetBlock(nn.Module):
     channels: int
     resample: Callable[[Array], Array] | None
     attention: Attention | None
+    norm: Norm
     double_norm: bool
     dropout: float
     deterministic: bool
@@ -54,14 +60,14 @@ class UNetBlock(nn.Module):
         """Apply the block."""
         resample = self.resample or (lambda h: h)
 
-        h = resample(nn.silu(group_norm(x, self.dtype, "norm0")))
+        h = resample(nn.silu(self.norm(x, self.dtype, "norm0")))
         h = conv(self.channels, 3, self.dtype, "conv0")(h)
         if self.double_norm:
             scale, shift = double_norm(nn.Dense(2 * self.channels, kernel_init=plain_init, name="affine")(embedding))
-            h = group_norm(h, self.dtype, "norm1") * scale.astype(h.dtype) + shift.astype(h.dtype)
+            h = self.norm(h, self.dtype, "norm1") * scale.astype(h.dtype) + shift.astype(h.dtype)
         else:
             shift = nn.Dense(self.channels, kernel_init=plain_init, name="affine")(embedding)
-            h = group_norm(h + shift[:, None, None, :].astype(h.dtype), self.dtype, "norm1")
+            h = self.norm(h + shift[:, None, None, :].astype(h.dtype), self.dtype, "norm1")
         h = nn.silu(h)
         h = nn.Dropout(self.dropout, deterministic=self.deterministic)(h)
         h = conv(self.channels, 3, self.dtype, "conv1", tiny_init)(h)
@@ -72,7 +78,7 @@ class UNetBlock(nn.Module):
         h = (h + skip) * np.sqrt(0.5)
 
         if self.attention is not None:
-            tokens = group_norm(h, self.dtype, "norm2").reshape(h.shape[0], -1, self.channels)
+            tokens = self.norm(h, self.dtype, "norm2").reshape(h.shape[0], -1, self.channels)
             attend = SelfAttention(1, self.attention, qkv_init, tiny_init, dtype=self.dtype, name="self_attention")
             h = (h + attend(tokens).reshape(h.shape)) * np.sqrt(0.5)
         return h

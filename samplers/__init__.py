@@ -10,6 +10,7 @@ from .edm_stochastic import Churn, edm_stochastic
 from .euler import euler
 from .heun import heun
 from .noise import normal, sample_keys
+from .strategic import gamma_stop, shortened, shortened_index, strategic
 
 __all__ = [
     "Churn",
@@ -21,10 +22,14 @@ __all__ = [
     "editing",
     "edm_stochastic",
     "euler",
+    "gamma_stop",
     "grids",
     "heun",
     "multistep_consistency",
     "noise",
     "normal",
     "sample_keys",
+    "shortened",
+    "shortened_index",
+    "strategic",
 ]

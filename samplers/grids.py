@@ -43,6 +43,37 @@ def trig(n: int, *, sigma_max: float = 80.0, sigma_data: float = 0.5) -> np.ndar
     return linear(n, start=float(np.arctan2(sigma_max, sigma_data)))
 
 
+def latent_consistency(n: int, *, solver_steps: int = 50, steps: int = 1000) -> np.ndarray:
+    """n of the teacher's timesteps, from the noisiest on: LCM's and TCD's grid, 999, 759, 499, 259 for n = 4.
+
+    Entries floor(i solver_steps / n) of steps - 1, ..., 2k - 1, k - 1 with k = steps / solver_steps, the timesteps of
+    the solver that was distilled. Sampling ends at timestep 0 (diffusers' LCMScheduler).
+
+    Raises:
+        ValueError: unless 1 <= n <= solver_steps, and solver_steps divides steps and is less.
+    """
+    if not 1 <= solver_steps < steps or steps % solver_steps:
+        raise ValueError(f"solver_steps must divide {steps} and be less, got {solver_steps}")
+    if not 1 <= n <= solver_steps:
+        raise ValueError(f"a grid of {solver_steps} solver steps has 1 to {solver_steps} sampling steps, got {n}")
+    index = np.arange(n) * solver_steps // n
+    return check_times(steps - 1 - index * (steps // solver_steps))
+
+
+def phased(phases: int, *, steps: int = 1000) -> np.ndarray:
+    """Timesteps where the phases of a PCM begin, of which the last ends at 0: 999, 749, 499, 249 for four.
+
+    They are the edges that `triples.pcm` of losses trains, whatever the number of solver steps, and the only times at
+    which such a model should be called.
+
+    Raises:
+        ValueError: unless phases >= 1 divides steps and is less.
+    """
+    if not 1 <= phases < steps or steps % phases:
+        raise ValueError(f"phases must divide {steps} and be less, got {phases}")
+    return check_times(steps // phases * np.arange(phases, 0, -1) - 1)
+
+
 def explicit(*times: float) -> np.ndarray:
     """The times as given, checked: explicit(80, 0.821) is iCT's two-step grid on CIFAR-10.
 

@@ -19,6 +19,9 @@ Keys: TypeAlias = Key[Array, "batch"]
 Net: TypeAlias = Callable[[Array, Array], Array]
 """net(x[B, ...], t[B]) -> [B, ...]; velocity, denoiser or consistency function, as the sampler says"""
 
+FlowMap: TypeAlias = Callable[[Array, Array, Array], Array]
+"""flow_map(x[B, ...], t[B], s[B]) -> [B, ...], the state at time s <= t"""
+
 Times: TypeAlias = Array | np.ndarray | Sequence[float]
 
 

@@ -46,11 +46,11 @@ TEACHERS: dict[str, tuple[str, dict[str, Any]]] = {
     "imagenet64_stable": ("imagenet64_edm2", {}),
     "imagenet64_scm_training": ("imagenet64_trigflow", {}),
     "imagenet64_scm_distillation": ("imagenet64_trigflow", {}),
-    "imagenet64_multistep_training": ("imagenet64_trigflow", {}),
-    "imagenet64_multistep_distillation": ("imagenet64_trigflow", {}),
+    "imagenet64_multistep_training": ("imagenet64_cosine", {}),
+    "imagenet64_multistep_distillation": ("imagenet64_cosine", {}),
     "imagenet512_scm_training": ("imagenet512_trigflow", {}),
     "imagenet512_scm_distillation": ("imagenet512_trigflow", {}),
-    **{f"digits_{name}": ("digits_teacher", {}) for name in ("cd", "ect", "stable", "scm", "multistep")},
+    **{f"digits_{name}": ("digits_teacher", {}) for name in ("cd", "ect", "stable", "scm", "scm_guided", "multistep")},
     **{f"mnist_{name}": ("mnist_teacher", {}) for name in ("ect", "scm")},
 }
 

@@ -16,7 +16,7 @@ from tests.configs.made_up import module, small
 from train import check, count_parameters, make_mesh, make_step, place_state
 
 CONFIGS = Path(__file__).parents[2] / "configs"
-SHARED = ("__init__", "cifar10", "digits_students", "glue", "imagenet", "mnist")  # not runs
+SHARED = ("__init__", "cifar10", "digits_students", "glue", "imagenet", "latents", "mnist", "teachers")  # not runs
 NAMES = sorted(path.stem for path in CONFIGS.glob("*.py") if path.stem not in SHARED)
 PUBLISHED = [name for name in NAMES if name.startswith(("cifar10", "imagenet"))]
 SIZED = [name for name in PUBLISHED if "SIZES" in (CONFIGS / f"{name}.py").read_text()]
@@ -77,7 +77,9 @@ def test_every_sampler_of_a_config_gives_images(name, tmp_path, runs):
         images = jax.eval_shape(sampler.sample, params, keys, jax.numpy.zeros(3, int))
         assert images.shape == (3, *experiment.fingerprint["shape"])
         assert images.dtype == np.float32
-    assert len({sampler.nfe for sampler in experiment.samplers}) == len(experiment.samplers)
+    # A cost names a sampler, and where the guidance scale is chosen, both do.
+    names = {(sampler.nfe, sampler.name.partition(", guidance ")[2]) for sampler in experiment.samplers}
+    assert len(names) == len(experiment.samplers)
 
 
 # One for each function that draws: consistency, Heun, DDIM, Euler, EDM's stochastic sampler, guided Heun.
@@ -106,6 +108,25 @@ def test_images_are_drawn_each_from_its_own_key(name, number, tmp_path, runs):
 
 
 @pytest.mark.slow
+def test_a_guided_student_starts_alike_at_every_scale_and_learns_to_differ(tmp_path, runs):
+    experiment = built("digits_scm_guided", tmp_path, runs)
+    keys, labels = jax.random.split(jax.random.key(1), 3), jax.numpy.arange(3)
+    one_step = [jax.jit(sampler.sample) for sampler in experiment.samplers if sampler.nfe == 1]
+    params = experiment.initial()
+    first, *others = (sample(params, keys, labels) for sample in one_step)
+    for images in others:
+        np.testing.assert_array_equal(images, first)
+
+    step, batches = make_step(experiment, make_mesh()), experiment.batches(0)
+    state = place_state(experiment, make_mesh())
+    for _ in range(2):
+        state, _ = step(state, next(batches), experiment.frozen())
+    first, *others = (sample(state.params, keys, labels) for sample in one_step)
+    for images in others:
+        assert np.abs(images - first).max() > 1e-5
+
+
+@pytest.mark.slow
 def test_the_whole_digits_run_with_every_stage_of_its_curriculum_compiles_once():
     config = small("digits")
     config.steps = 2 * config.stages
@@ -128,13 +149,17 @@ def test_the_whole_digits_run_with_every_stage_of_its_curriculum_compiles_once()
 
 # ---- Sizes -----------------------------------------------------------------------------------------------------------
 
-# Millions of parameters as published: EDM's and EDM2's tables and code, and for sCM the table of its appendix.
+# Millions of parameters as published: EDM's and EDM2's tables and code, the table of sCM's appendix, and the text of
+# Multistep Consistency Models.
 MILLIONS = [
     ("cifar10_edm", "", 55.7),
     ("cifar10_cd", "", 56.4),  # EDM's NCSN++
     ("cifar10_ect", "", 55.7),
     ("imagenet64_edm", "", 295.9),
     ("imagenet64_cd", "", 295.9),
+    ("imagenet64_cosine", "", 394.0),
+    ("imagenet64_multistep_training", "", 394.0),
+    ("imagenet64_multistep_distillation", "", 394.0),
     ("imagenet64_edm2", "S", 280.2),
     ("imagenet64_edm2", "M", 497.8),
     ("imagenet64_edm2", "L", 777.6),

@@ -17,6 +17,8 @@ from tests.configs.made_up import module, small
 from train import Context, restore_average
 from train.state import check_initial
 
+GUIDED = ("digits_scm_guided", "imagenet512_scm_distillation")
+
 
 def refused(name, workdir, message, error=ValueError, **changes):
     with pytest.raises(error, match=message):
@@ -35,10 +37,13 @@ def test_a_run_starts_from_the_averaged_weights_of_its_teacher(name, runs):
     check_initial(initial, jax.eval_shape(lambda: experiment.init(jax.random.key(0))))
     average = module(teacher).diffusion(small(teacher, **changes)).average
     expected, _ = restore_average(workdir, average)
-    # What is learned beside the network starts afresh.
-    networks = [tree.get("network", tree) for tree in (initial, expected)]
-    for a, b in zip(*map(jax.tree.leaves, networks), strict=True):
-        np.testing.assert_array_equal(a, b)
+    # What is learned beside the network starts afresh, and so do the layers of a guidance scale.
+    ours, theirs = (
+        dict(jax.tree_util.tree_leaves_with_path(tree.get("network", tree))) for tree in (initial, expected)
+    )
+    assert bool(ours.keys() - theirs.keys()) == (name in GUIDED)
+    for path, leaf in theirs.items():
+        np.testing.assert_array_equal(ours[path], leaf)
 
 
 @pytest.mark.slow
@@ -76,6 +81,14 @@ def test_a_teacher_of_another_network_is_refused_where_it_starts(runs):
         check_initial(experiment.initial(), abstract)
 
 
+def test_a_guided_student_refuses_another_network_by_its_leaves(runs):
+    config = small("digits_scm_guided", teacher_run=str(runs("digits_teacher", width=32)))
+    experiment = module("digits_scm_guided").build(config)
+    assert experiment.initial is not None
+    with pytest.raises(ValueError, match=r"\['mlp0'\]\['bias'\]: given float32\[1, 128\], network float32\[1, 64\]"):
+        experiment.initial()
+
+
 @pytest.mark.usefixtures("small_data")
 def test_a_run_that_is_no_diffusion_model_is_refused_by_name(runs):
     workdir = runs("cifar10_ect")
@@ -105,7 +118,9 @@ def test_a_workdir_without_a_run_or_a_checkpoint_says_which(runs, tmp_path):
 
 
 @pytest.mark.usefixtures("small_data")
-@pytest.mark.parametrize("name", [name for name in made_up.TEACHERS if "distil" in name or name.endswith("_cd")])
+@pytest.mark.parametrize(
+    "name", [name for name in made_up.TEACHERS if "distil" in name or name.endswith(("_cd", "_guided"))]
+)
 def test_without_a_teacher_a_distillation_can_be_built_and_says_what_it_lacks(name):
     experiment = module(name).build(small(name))
     with pytest.raises(ValueError, match=r"needs a trained diffusion model: .*--config\.teacher_run=DIR"):

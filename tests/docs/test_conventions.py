@@ -25,7 +25,10 @@ DATA = Gaussian(0.3, 0.7)
 Y = np.asarray([-1.3, 0.2, 0.9])
 NAMES: dict[str, Any] = {
     name: getattr(jnp, name) for name in ("sin", "cos", "tan", "arctan", "log", "log2", "exp", "sqrt")
-} | {name: getattr(paths, name) for name in ("edm", "linear", "trig", "cosine", "linear_beta", "scaled")}
+} | {
+    name: getattr(paths, name)
+    for name in ("edm", "linear", "trig", "cosine", "linear_beta", "scaled", "scaled_linear_beta")
+}
 
 
 @pytest.fixture(autouse=True)
@@ -83,6 +86,13 @@ def beta_integral(tau):
     return 0.1 * tau + (20 - 0.1) / 2 * tau**2
 
 
+def alpha_bar(tau):
+    """The product of 1 - beta up to a timestep, and with a part of the next factor beyond it."""
+    factors = 1 - jnp.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2
+    passed = tau + 1 - jnp.arange(1000.0)
+    return jnp.prod(factors ** jnp.where(passed >= 1, 1.0, jnp.where(passed >= 0, passed, 0.0)))
+
+
 def scheduler_vp(tau):
     return 0.5 * (1 - tau) ** 2 * (20 - 0.1) + (1 - tau) * 0.1
 
@@ -110,6 +120,12 @@ SYSTEMS = {
         lambda tau: jnp.sqrt(1 - jnp.exp(-beta_integral(tau))),
         UNIT,
         lambda tau: 999 * tau,
+    ),
+    "LCM, TCD, PCM on Stable Diffusion's schedule": System(
+        lambda tau: jnp.sqrt(alpha_bar(tau)),
+        lambda tau: jnp.sqrt(1 - alpha_bar(tau)),
+        (0.0, 19.0, 499.5, 998.0),
+        lambda tau: tau,
     ),
     "Flow Matching (facebookresearch), VP scheduler": System(
         lambda tau: jnp.exp(-scheduler_vp(tau) / 2),

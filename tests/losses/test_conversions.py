@@ -164,3 +164,27 @@ def test_half_precision_prediction_is_converted_in_float32():
     x = jnp.ones((2, 3), jnp.bfloat16)
     got = conversions.from_v(paths.linear, x, x, jnp.asarray([0.3, 0.6]))
     assert {got.x.dtype, got.z.dtype, got.score.dtype} == {jnp.dtype(jnp.float32)}
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("name", PATHS)
+def test_ddim_jump_holds_data_and_noise(name):
+    """From any two of x, z, x_t to the state at s, to the bit where s = t, and by a denoiser of point data exactly."""
+    path, low, high = PATHS[name]
+    x, z = jax.random.normal(jax.random.key(0), (2, 4, 3))
+    t, s = jnp.linspace(0.5 * high, high, 4), jnp.linspace(low, 0.4 * high, 4)
+    x_t = paths.interpolate(path, x, z, t)
+    expected = paths.interpolate(path, x, z, s)
+    np.testing.assert_allclose(conversions.ddim_jump(path, x_t, x, t, s), expected, rtol=1e-9, atol=1e-12)
+    np.testing.assert_array_equal(conversions.ddim_jump(path, x_t, z, t, t), x_t)
+    flow_map = conversions.denoiser_to_flow_map(path, lambda x_t, t: x)
+    np.testing.assert_array_equal(flow_map(x_t, t, s), conversions.ddim_jump(path, x_t, x, t, s))
+
+
+def test_ddim_jump_by_way_of_another_time():
+    """With data and noise held fixed, jumps compose."""
+    x, z = jax.random.normal(jax.random.key(0), (2, 4, 3))
+    flow_map = conversions.denoiser_to_flow_map(paths.linear, lambda x_t, t: x)
+    t, u, s = (jnp.full(4, r) for r in (0.9, 0.5, 0.0))
+    x_t = paths.interpolate(paths.linear, x, z, t)
+    np.testing.assert_allclose(flow_map(flow_map(x_t, t, u), u, s), x, rtol=1e-5, atol=1e-6)

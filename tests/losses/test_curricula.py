@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from losses import curricula
+from losses import cauchy, curricula, pairs
 
 
 def each(curriculum, steps):
@@ -80,6 +80,39 @@ def test_ict_points_at_every_boundary(steps, s0, s1):
     assert got.tolist() == [ict_reference(step, steps, s0, s1) for step in k]
 
 
+LATENT_STAGES = [11, 21, 41, 81, 161, 321, 641]
+
+
+def test_cauchy_scale_golden():
+    """The authors' c on latents of 32 x 32 x 4, whose distance has a mean where ours has a sum."""
+    elements = 4096
+    c = each(lambda points: curricula.cauchy_scale(points, elements=elements), LATENT_STAGES)
+    theirs = np.asarray(c, float) / np.sqrt(elements)
+    golden = [0.03456, 0.013635, 0.0061444, 0.0027688, 0.0012477, 5.6225e-4, 2.5336e-4]
+    np.testing.assert_allclose(theirs, golden, rtol=4e-5)  # half of the fifth digit
+    assert c.dtype == np.float32
+
+    a = np.random.default_rng(0).normal(0, 0.01, (3, elements)).astype(np.float32)
+    mean = np.mean(a.astype(float) ** 2, axis=1)
+    for ours, published in zip(c, theirs, strict=True):
+        exact = np.log(mean / 2 + published**2) - 2 * np.log(published)
+        np.testing.assert_allclose(cauchy(jnp.asarray(a), jnp.zeros((3, elements)), c=float(ours)), exact, rtol=1e-5)
+
+
+def test_small_noise_is_the_last_quarter_of_the_authors_grid():
+    """The grid in float32 on the device, from sigma_max down as in the authors' code, which truncates 0.75 N."""
+
+    @jax.jit
+    def selected(points):
+        rising = points - 1 - jnp.arange(1281)
+        t = pairs.karras_time(rising, points, sigma_min=0.002, sigma_max=80.0, rho=7.0)
+        return t < curricula.small_noise(points)
+
+    for points in (2, 3, 4, *LATENT_STAGES, 1281):
+        got = selected(jnp.asarray(points))[:points]
+        np.testing.assert_array_equal(got, np.arange(points) >= int(points * 0.75))
+
+
 def test_ect_stage_at_every_boundary():
     k = [0, 1, 24_999, 25_000, 25_001, 49_999, 50_000, 174_999, 175_000, 199_999, 200_000, 10**9]
     got = each(lambda step: curricula.ect_stage(step, stage_steps=25_000, last=7), k)
@@ -143,6 +176,8 @@ def test_one_program_for_the_whole_run():
             curricula.ct_target_decay(curricula.ct_points(step, steps=1000)),
             curricula.multistep_intervals(step, segments=4, ramp_steps=1000),
             curricula.tangent_warmup(step, steps=1000),
+            curricula.cauchy_scale(curricula.ict_points(step, steps=1000), elements=16),
+            curricula.small_noise(curricula.ict_points(step, steps=1000)),
         )
 
     results = [at(jnp.asarray(step)) for step in (0, 1, 500, 999, 5000)]
@@ -168,6 +203,7 @@ def test_one_program_for_the_whole_run():
         (lambda k: curricula.multistep_intervals(k, segments=2, ramp_steps=5, first=0), "first=0, last=1280"),
         (lambda k: curricula.multistep_intervals(k, segments=2, ramp_steps=5, first=9, last=9), "first=9, last=9"),
         (lambda k: curricula.tangent_warmup(k, steps=0), "got 0"),
+        (lambda k: curricula.cauchy_scale(k, elements=0), "elements >= 1, got 0"),
     ],
 )
 def test_bad_numbers_are_named(call, message):

@@ -15,6 +15,7 @@ ALL: dict[str, Distance] = {
     "pseudo_huber": partial(distances.pseudo_huber, c=0.03),
     "cauchy": partial(distances.cauchy, c=0.5),
     "log_cosh": distances.log_cosh,
+    "elementwise": partial(distances.elementwise_pseudo_huber, c=0.03),
 }
 
 
@@ -30,6 +31,7 @@ def test_values_over_whole_examples():
         "pseudo_huber": np.sqrt(25 + 0.03**2) - 0.03,
         "cauchy": np.log(1 + 25 / (2 * 0.5**2)),
         "log_cosh": np.log(np.cosh(3)) + np.log(np.cosh(4)),
+        "elementwise": (np.sqrt(9 + 0.03**2) + np.sqrt(16 + 0.03**2) - 2 * 0.03) / 4,
     }
     for name, distance in ALL.items():
         np.testing.assert_allclose(distance(a, b), [exact[name], 0], rtol=1e-14, atol=1e-300, err_msg=name)
@@ -173,3 +175,19 @@ def test_lpips_refuses_other_shapes_and_other_numbers_of_layers():
     for wrong in ([], [*weights, *weights]):
         with pytest.raises(ValueError, match="argument"):
             distances.lpips(images, images, features=identity, weights=wrong)
+
+
+def test_elementwise_pseudo_huber_is_a_mean_without_cancellation():
+    """As LCM and PCM publish it: as large for four times the pixels. Far below c it is d^2 / (2 c)."""
+    a = jnp.asarray([[0.3, -0.1]])
+    once, often = (distances.elementwise_pseudo_huber(jnp.tile(a, (1, n)), jnp.zeros((1, 2 * n))) for n in (1, 4))
+    np.testing.assert_allclose(once, often, rtol=1e-6)
+    np.testing.assert_allclose(once, (0.3 + 0.1) / 2 - 1e-3, rtol=1e-4)
+    tiny = distances.elementwise_pseudo_huber(jnp.full((1, 3), 1e-7), jnp.zeros((1, 3)))
+    np.testing.assert_allclose(tiny, 5e-12, rtol=1e-5)
+
+
+@pytest.mark.parametrize("c", [0.0, -1.0, float("nan")])
+def test_elementwise_pseudo_huber_rejects(c):
+    with pytest.raises(ValueError, match=f"needs c > 0, got {c}"):
+        distances.elementwise_pseudo_huber(jnp.ones((1, 2)), jnp.ones((1, 2)), c=c)

@@ -81,6 +81,27 @@ def test_continuous_distillation_of_a_guided_teacher_has_the_shifted_solution():
     assert tangent(Gaussian(MU, STD)).max() > 0.1
 
 
+def test_with_a_scale_for_each_example_the_solution_is_shifted_for_each():
+    """What a network that is told its scale learns: at the scale of another example it is wrong."""
+    path, scale = scaled(trig, 0.5), jnp.linspace(0.5, 4.0, 16)
+    class_net, reference = (partial(gaussian_denoiser, Gaussian(mean, STD), path) for mean in (MU, 0.0))
+    velocity = denoiser_to_velocity(path, guide(class_net, reference, scale))
+    x = jax.random.normal(jax.random.key(0), (16, 3))
+
+    @jax.jit
+    def tangent(w):
+        def F(y, t):
+            shift = w[:, None] * MU
+            centred = 0.5 * y - jnp.cos(t)[:, None] * shift
+            f = shift + gaussian_consistency(Gaussian(0.0, STD), path, centred, t)
+            return (jnp.cos(t)[:, None] * 0.5 * y - f) / (0.5 * jnp.sin(t)[:, None])
+
+        return continuous_consistency(F, x, jax.random.key(1), velocity=velocity)[1]["tangent"]
+
+    np.testing.assert_allclose(tangent(scale), 0, atol=1e-11)
+    assert tangent(scale[::-1]).min() > 1e-2
+
+
 def test_segments_of_a_guided_teacher_have_the_shifted_solution():
     """One segment, many intervals: the exact f of the shifted data is off by a second-order step, the other is not."""
     teacher = guided_denoiser(paths.cosine)

@@ -171,3 +171,42 @@ def test_ect_times_are_the_untruncated_lognormal():
     assert abs(log_t.std() - 2) < 4 * 2 / np.sqrt(2 * N)
     # 0.31 % lie above 80, where iCT's law ends.
     assert abs((log_t > np.log(80)).mean() - 0.0031) < 4 * np.sqrt(0.0031 / N)
+
+
+def test_whole_karras_grid():
+    grid = pairs.karras_grid(11)
+    np.testing.assert_allclose(grid, LEVELS_11, rtol=5e-5)
+    assert grid.dtype == np.float64
+    assert (grid[0], grid[-1]) == (0.002, 80.0)
+    golden = [80, 69.451, 60.117, 16.780, 2.2404, 0.13120, 0.0036766, 0.002]
+    np.testing.assert_allclose(pairs.karras_grid(40)[::-1][[0, 1, 2, 10, 20, 30, 38, 39]], golden, rtol=3e-5)
+
+
+@pytest.mark.parametrize("numbers", [(1, 0.002, 80.0), (9, 0.0, 80.0), (9, 2.0, 1.0), (9, 0.002, float("nan"))])
+def test_karras_grid_rejects(numbers):
+    points, low, high = numbers
+    with pytest.raises(ValueError, match=f"got points={points}, sigma_min={low}, sigma_max={high}"):
+        pairs.karras_grid(points, sigma_min=low, sigma_max=high)
+
+
+def test_ddim_grid_golden():
+    np.testing.assert_array_equal(pairs.ddim_grid(50), [0, *range(19, 1000, 20)])
+    np.testing.assert_array_equal(pairs.ddim_grid(40)[[0, 1, -1]], [0, 24, 999])
+    np.testing.assert_array_equal(pairs.ddim_grid(200)[[0, 1, 2, -1]], [0, 4, 9, 999])
+    np.testing.assert_array_equal(pairs.ddim_grid(2, steps=10), [0, 4, 9])
+
+
+@pytest.mark.parametrize("solver_steps", [0, -5, 30, 1000])
+def test_ddim_grid_rejects(solver_steps):
+    """1000 of 1000 would have a first step from timestep 0 to itself."""
+    with pytest.raises(ValueError, match=f"must divide 1000 and be less, got {solver_steps}"):
+        pairs.ddim_grid(solver_steps)
+
+
+def test_lcm_skips_one_step_of_the_solver():
+    """J ~ U{0, ..., 49}: t = 20 j + 19 and s = max(t - 20, 0)."""
+    t, s, weight = pairs.lcm(jax.random.key(0), N, grid=pairs.ddim_grid(50))
+    np.testing.assert_array_equal(s, np.maximum(t - 20, 0))
+    shares = np.bincount((np.asarray(t, int) - 19) // 20, minlength=50) / N
+    np.testing.assert_array_less(np.abs(shares - 0.02), 4 * np.sqrt(0.02 / N))
+    np.testing.assert_array_equal(weight, 1)

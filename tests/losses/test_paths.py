@@ -93,3 +93,60 @@ def test_half_precision_is_widened_and_double_kept():
     assert {v.dtype for v in c} == {jnp.dtype(jnp.float32)}
     with jax.enable_x64(True):
         assert paths.at_least_float32(jnp.ones(2, jnp.float64)).dtype == jnp.float64
+
+
+TABLE = np.cumprod(1 - np.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2)
+"""Stable Diffusion's alpha bar, from its definition."""
+
+
+@pytest.mark.usefixtures("float64")
+def test_scaled_linear_beta_is_the_table_at_integers():
+    path, i = paths.scaled_linear_beta(), np.arange(1000)
+    t = jnp.asarray(i, float)
+    np.testing.assert_allclose(path.alpha(t) ** 2, TABLE, rtol=1e-12)
+    np.testing.assert_allclose(path.sigma(t) ** 2, 1 - TABLE, rtol=1e-12)
+    golden = {
+        0: 0.99914998, 19: 0.98224396, 39: 0.96289492, 239: 0.69175035, 249: 0.67543209, 259: 0.65897524,
+        499: 0.27766943, 739: 0.06131751, 749: 0.05662345, 759: 0.05221289, 999: 0.00466010,
+    }  # fmt: skip
+    # The authors multiply up in float32, whose errors grow to 1.4e-6.
+    np.testing.assert_allclose(path.alpha(t)[np.asarray(list(golden))] ** 2, list(golden.values()), rtol=3e-6)
+    np.testing.assert_allclose(path.alpha(t)[-1], 0.06827, atol=5e-6)
+
+
+@pytest.mark.usefixtures("float64")
+def test_scaled_linear_beta_is_not_clean_at_zero():
+    np.testing.assert_allclose(paths.scaled_linear_beta().sigma(jnp.zeros(1)), 0.00085**0.5, rtol=1e-12)
+
+
+@pytest.mark.usefixtures("float64")
+def test_scaled_linear_beta_between_integers():
+    """Variance preserving, noisier with every fraction of a step, and beta constant from one integer to the next."""
+    path = paths.scaled_linear_beta()
+    t = jnp.linspace(0, 999, 3997)
+    np.testing.assert_allclose(path.alpha(t) ** 2 + path.sigma(t) ** 2, 1, rtol=1e-14)
+    assert (jnp.diff(path.sigma(t)) > 0).all()
+    rate = jax.vmap(jax.grad(lambda t: -2 * jnp.log(path.alpha(t))))
+    i = np.asarray([0, 1, 500, 998])
+    exact = -np.log(TABLE[i + 1] / TABLE[i])
+    for fraction in (0.0, 0.25, 0.75):
+        np.testing.assert_allclose(rate(jnp.asarray(i + fraction)), exact, rtol=1e-9)
+    c = paths.coefficients(path, jnp.asarray([0.0, 999.0]), jnp.ones((2, 1)))
+    assert all(jnp.isfinite(v).all() for v in c)
+    assert (c.alpha_rate < 0).all()
+    assert (c.sigma_rate > 0).all()
+
+
+def test_scaled_linear_beta_in_float32():
+    path, t = paths.scaled_linear_beta(), jnp.asarray([0.0, 1.0, 499.0, 999.0])
+    for got, exact in ((path.alpha(t), TABLE), (path.sigma(t), 1 - TABLE)):
+        assert got.dtype == jnp.float32
+        np.testing.assert_allclose(got, np.sqrt(exact[[0, 1, 499, 999]]), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "numbers", [(1, 0.1, 0.2), (10, 0.0, 0.2), (10, 0.3, 0.2), (10, 0.1, 1.0), (10, 0.1, math.nan)]
+)
+def test_scaled_linear_beta_rejects(numbers):
+    with pytest.raises(ValueError, match=f"first <= last < 1, got steps={numbers[0]}, first={numbers[1]}"):
+        paths.scaled_linear_beta(*numbers)

@@ -6,6 +6,7 @@ the mean; `steps.heun` stretches by {1 + h/2 [l_t + l_s (1 + h l_t)]} / sqrt(V_s
 """
 
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import jax
@@ -13,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from losses import consistency, distances, pairs, paths, steps, weights
+from losses import consistency, distances, pairs, paths, steps, trajectory_consistency, triples, weights
 from losses.types import Step
 from tests.losses.quadrature import Nodes, mixture, repeat, signs
 from tests.oracles import (
@@ -22,6 +23,7 @@ from tests.oracles import (
     Mixture,
     gaussian_consistency,
     gaussian_denoiser,
+    gaussian_flow_map,
     gaussian_velocity,
     mixture_consistency,
     mixture_velocity,
@@ -417,3 +419,82 @@ def test_reference_average_trains_under_jit_with_finite_gradients():
 
     assert jnp.isfinite(gradient(1.0))
     assert gradient(1.0) != 0
+
+
+# ---- Solvers of CTM, LCM, TCD and PCM --------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize(("points", "golden"), [(40, 0.50488494), (18, 0.52763308)])
+def test_heun_down_the_whole_grid(points, golden):
+    """From 80 to 0.002 on N(0, 0.5^2); the ODE goes to 0.49999423."""
+    grid = pairs.karras_grid(points)
+    velocity = partial(gaussian_velocity, Gaussian(0.0, 0.5), paths.edm)
+    run = jax.jit(partial(steps.heun_on_grid, paths.edm, velocity=velocity, grid=grid))
+    got = run(jnp.zeros((1, 1)), jnp.ones((1, 1)), jnp.asarray([80.0]), jnp.asarray([0.002]))
+    np.testing.assert_allclose(got, golden, atol=6e-9)
+
+
+@pytest.mark.usefixtures("float64")
+def test_heun_on_grid_takes_as_many_steps_as_the_longest_way_and_stops_everyone_at_its_own():
+    grid = np.asarray([0.1, 0.3, 0.4, 0.8, 0.9])
+    asked = []
+
+    def velocity(x, t):
+        asked.append(np.asarray(t))
+        return -jnp.broadcast_to((t**2)[:, None], x.shape)
+
+    x = jnp.zeros((3, 2))
+    t, s = jnp.asarray([0.9, 0.8, 0.4]), jnp.asarray([0.3, 0.4, 0.4])
+    with jax.disable_jit():
+        got = steps.heun_on_grid(paths.edm, x, x, t, s, velocity=velocity, grid=grid)
+    np.testing.assert_allclose(asked[::2], [[0.9, 0.8, 0.4], [0.8, 0.4, 0.4], [0.4, 0.4, 0.4]])
+    np.testing.assert_allclose(asked[1::2], [[0.8, 0.4, 0.4], [0.4, 0.4, 0.4], [0.3, 0.4, 0.4]])
+
+    def trapezoid(nodes):
+        return -sum((b - a) * (a**2 + b**2) / 2 for a, b in pairwise(nodes))
+
+    np.testing.assert_allclose(got[:, 0], [trapezoid([0.9, 0.8, 0.4, 0.3]), trapezoid([0.8, 0.4]), 0], rtol=1e-12)
+
+
+def test_heun_on_grid_is_one_program_whose_gradient_stops_before_it():
+    """The number of steps is traced, and a loss with such a loop in its target differentiates."""
+    grid = pairs.karras_grid(6)
+    law = partial(triples.ctm, grid=grid, substeps=5)
+    x = jnp.ones((4, 2))
+
+    @jax.jit
+    def gradient(a, key):
+        def objective(a):
+            loss, _ = trajectory_consistency(
+                lambda x, t, s: a * x, x, key, triples=law,
+                step=partial(steps.heun_on_grid, velocity=lambda x, t: a * x / t[:, None], grid=grid),
+            )  # fmt: skip
+            return loss.mean()
+
+        return jax.grad(objective)(a)
+
+    for seed in range(3):
+        assert jnp.isfinite(gradient(0.5, jax.random.key(seed)))
+    assert gradient._cache_size() == 1
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("name", ["edm", "linear", "cosine"])
+def test_ddim_shrinks_by_the_cosine_of_its_angle(name):
+    """And keeps the mean. On the EDM path it is Euler's step."""
+    path, _, high = PATHS[name]
+    data = Gaussian()
+    x, z = jax.random.normal(jax.random.key(0), (2, 4, 3))
+    t, s = jnp.full(4, 0.9 * high), jnp.full(4, 0.3 * high)
+    x_t = paths.interpolate(path, x, z, t)
+    got = steps.ddim(path, x, z, t, s, denoiser=partial(gaussian_denoiser, data, path))
+    angle_t, angle_s = (jnp.arctan2(path.sigma(r), path.alpha(r) * data.std) for r in (t, s))
+    mean = (path.alpha(s) * data.mean)[:, None]
+    exact = gaussian_flow_map(data, path, x_t, t, s)
+    np.testing.assert_allclose(got - mean, (exact - mean) * jnp.cos(angle_t - angle_s)[:, None], rtol=1e-9)
+    if name == "edm":
+        velocity = partial(gaussian_velocity, data, path)
+        np.testing.assert_allclose(got, steps.euler(path, x, z, t, s, velocity=velocity), rtol=1e-10)
+    to_data = steps.ddim(path, x, z, t, jnp.zeros(4), denoiser=lambda x, t: 7.0 * jnp.ones_like(x))
+    np.testing.assert_allclose(to_data, 7.0, rtol=1e-12)

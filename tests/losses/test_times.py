@@ -106,3 +106,15 @@ def test_normal_laws_reject(law, std):
 def test_discrete_rejects(shape):
     with pytest.raises(ValueError, match="one-dimensional and not empty, got shape"):
         times.discrete(jax.random.key(0), 2, grid=jnp.ones(shape))
+
+
+def test_ctm_denoising_times_are_of_two_kinds():
+    """Every other one EDM's, every other one uniform in t^(1/7) from 80 down to 0.3183."""
+    t = np.asarray(times.ctm(jax.random.key(3), 2 * N))
+    shares = (t[::2, None] < np.exp(-1.2 + 1.2 * NORMAL)).mean(axis=0)
+    np.testing.assert_array_less(np.abs(shares - LEVELS), 4 * np.sqrt(LEVELS * (1 - LEVELS) / N))
+    high = t[1::2] ** (1 / 7)
+    ends = np.asarray([0.3183, 80.0]) ** (1 / 7)
+    np.testing.assert_allclose([high.min(), high.max()], ends, rtol=2e-4)
+    u = (high - ends[0]) / (ends[1] - ends[0])
+    np.testing.assert_array_less(np.abs((u[:, None] < LEVELS).mean(axis=0) - LEVELS), 4 * np.sqrt(0.25 / N))

@@ -17,6 +17,7 @@ from models.dit import DiT
 from models.edm2 import edm2_scm
 from models.mlp import MLP
 from models.unet import ddpmpp, ncsnpp
+from models.uvit import UViT
 
 # These programs run for milliseconds and compile for seconds.
 _quick_jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
@@ -45,32 +46,42 @@ class Case:
     t: Array
     labels: Array
     s: Array
+    w: Array
 
     @cached_property
     def params(self) -> Any:
         """Random parameters."""
-        return random_params(self.module, self.x, self.t, self.labels, self.s)
+        return random_params(self.module, self.x, self.t, self.labels, self.s, self.w)
 
     @cached_property
     def value(self) -> Any:
-        """Compiled function (params, x, t, labels, s) -> output, without dropout."""
+        """Compiled function (params, x, t, labels, s, w) -> output, without dropout."""
         return _quick_jit(self.module.apply)
 
 
 def unet_case(form: Callable[..., nn.Module], blocks: int, **settings) -> Case:
     """A U-Net of two resolutions on images of 8 x 8 pixels."""
     shape = {"channels": 8, "multipliers": (1, 2), "blocks": blocks, "attention_resolutions": (4,)}
-    module = form(**shape, num_classes=5, second_time=True, dropout=0.4, **settings)
-    return Case(module, jax.random.normal(jax.random.key(0), (3, 8, 8, 3)), T, LABELS, S)
+    module = form(**shape, num_classes=5, second_time=True, guided=True, dropout=0.4, **settings)
+    return Case(module, jax.random.normal(jax.random.key(0), (3, 8, 8, 3)), T, LABELS, S, W)
 
 
 def dit_case(**settings) -> Case:
     """A transformer on images that are not square."""
-    module = DiT(patch=2, width=16, depth=2, heads=2, num_classes=5, second_time=True, dropout=0.4, **settings)
-    return Case(module, jax.random.normal(jax.random.key(0), (3, 4, 6, 3)), T, LABELS, S)
+    shape: dict[str, Any] = {"patch": 2, "width": 16, "depth": 2, "heads": 2}
+    module = DiT(**shape, num_classes=5, second_time=True, guided=True, dropout=0.4, **settings)
+    return Case(module, jax.random.normal(jax.random.key(0), (3, 4, 6, 3)), T, LABELS, S, W)
 
 
-T, LABELS, S = jnp.array([0.2, 0.5, 0.9]), jnp.array([0, 3, 5]), jnp.array([0.1, 0.5, 0.3])
+def uvit_case() -> Case:
+    """Convolutions on images that are not square, above a transformer."""
+    shape = UViT(channels=8, multipliers=(1,), blocks=1, width=16, depth=2, heads=2, embedding_width=16)
+    module = shape.clone(num_classes=5, second_time=True, guided=True, dropout=0.4)
+    return Case(module, jax.random.normal(jax.random.key(0), (3, 4, 8, 3)), T, LABELS, S, W)
+
+
+T, S, W = jnp.array([0.2, 0.5, 0.9]), jnp.array([0.1, 0.5, 0.3]), jnp.array([1.0, 1.4, 7.5])
+LABELS = jnp.array([0, 3, 5])
 NETWORKS = {
     "dit": dit_case(),
     "dit_double_norm": dit_case(double_norm=True),
@@ -78,12 +89,14 @@ NETWORKS = {
     "unet_double_norm": unet_case(ddpmpp, 0, double_norm=True),
     "adm": unet_case(adm, 0, channels_per_head=8),
     "edm2_scm": unet_case(edm2_scm, 0, channels_per_head=8, dropout_resolutions=None),
+    "uvit": uvit_case(),
     "mlp": Case(
-        MLP(width=16, depth=2, num_classes=5, second_time=True, dropout=0.4),
+        MLP(width=16, depth=2, num_classes=5, second_time=True, guided=True, dropout=0.4),
         jax.random.normal(jax.random.key(0), (3, 4)),
         T,
         LABELS,
         S,
+        W,
     ),
 }
 
@@ -98,6 +111,12 @@ def case(request) -> Case:
 def dit() -> Case:
     """The transformer."""
     return NETWORKS["dit"]
+
+
+@pytest.fixture
+def uvit() -> Case:
+    """Convolutions above a transformer."""
+    return NETWORKS["uvit"]
 
 
 @pytest.fixture

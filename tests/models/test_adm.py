@@ -10,6 +10,7 @@ import pytest
 from models.adm import adm
 from models.adm_blocks import ADMBlock
 from models.attention import softmax_attention
+from models.unet_blocks import group_norm
 
 
 def shapes_of(module, size=8, labels=None):
@@ -88,9 +89,9 @@ def modulated(params, embedding, h, **settings):
 @pytest.mark.parametrize(("adaptive_scale", "double_norm"), [(False, False), (True, False), (True, True)])
 def test_block_equals_its_three_formulas(adaptive_scale, double_norm, randomized, quick_jit):
     settings = {"adaptive_scale": adaptive_scale, "double_norm": double_norm}
-    block = ADMBlock(
-        4, None, 0, softmax_attention, group_channels=4, dropout=0.0, deterministic=True, dtype=jnp.float32, **settings
-    )
+    common: dict[str, Any] = {"dropout": 0.0, "deterministic": True, "dtype": jnp.float32}
+    norm = partial(group_norm, epsilon=1e-5)
+    block = ADMBlock(4, None, 0, softmax_attention, norm=norm, **common, **settings)
     x, embedding = jax.random.normal(jax.random.key(0), (3, 4, 4, 4)), jax.random.normal(jax.random.key(1), (3, 6))
     variables = randomized(block, x, embedding)
     expected = modulated(variables["params"], embedding, x, **settings)

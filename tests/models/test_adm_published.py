@@ -1,6 +1,7 @@
 """The published networks in PyTorch with random weights, and what they compute in float64."""
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 
 from models import preconditioning
 from models.adm import adm
+from models.unet_blocks import group_norm
 from tests.models.nvidia_pickle import read_state_dict, read_tensors
 
 FIXTURES = Path(__file__).parents[3] / "shared" / "fixtures"
@@ -161,7 +163,7 @@ def test_network_of_consistency_models_is_this_one(quick_jit):
         attention_resolutions=(4,),
         channels_per_head=settings["num_head_channels"],
         num_classes=settings["num_classes"],
-    ).clone(group_channels=1)
+    ).clone(norm=partial(group_norm, epsilon=1e-5, least=1))
     tensors = edm_names(read_state_dict(FIXTURES / "openai_cm_cond.pt"), module.channels_per_head)
     params = params_of(tensors, module.channels_per_head)
     labels, t = jnp.asarray(arrays["class_ids"], jnp.int32), jnp.asarray(arrays["timesteps"])

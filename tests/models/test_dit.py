@@ -21,15 +21,15 @@ def test_parameter_counts_of_the_paper(name, millions):
     assert count == size.depth * block + outside
 
 
-def plain_dit(params, heads, double_norm, x, t, labels, s, patch=2):
+def plain_dit(params, heads, double_norm, x, t, labels, s, w, patch=2):
     """The network written out layer by layer, with a Python loop where the module scans."""
     unit = lambda a: a / jnp.sqrt((a**2).mean(-1, keepdims=True)) if double_norm else a
 
     def linear(p, h):
         return h @ p["kernel"] + p["bias"]
 
-    def time(p, t):
-        return linear(p["linear1"], jax.nn.silu(linear(p["linear0"], sinusoidal(t, 256))))
+    def embed(p, value):
+        return linear(p["linear1"], jax.nn.silu(linear(p["linear0"], sinusoidal(value, 256))))
 
     def norm(h, shift, scale):
         mean, variance = h.mean(-1, keepdims=True), h.var(-1, keepdims=True)
@@ -41,7 +41,7 @@ def plain_dit(params, heads, double_norm, x, t, labels, s, patch=2):
         return linear(p["proj"], jnp.einsum("bhqk,bkhd->bqhd", weights, v).reshape(h.shape))
 
     _, height, width, _ = x.shape
-    c = time(params["conditioning"]["t"], t) + time(params["conditioning"]["s"], s)
+    c = sum(embed(params["conditioning"][name], value) for name, value in {"t": t, "s": s, "w": w}.items())
     c = jax.nn.silu(c + params["conditioning"]["labels"]["embedding"][labels])
     h = linear(params["embed"], patchify(x, patch))
     h += grid_positions(height // patch, width // patch, h.shape[-1])
@@ -57,7 +57,7 @@ def plain_dit(params, heads, double_norm, x, t, labels, s, patch=2):
 
 @pytest.mark.parametrize("double_norm", [False, True])
 def test_equals_the_network_written_out(dit, double_norm):
-    inputs = dit.x, dit.t, dit.labels, dit.s
+    inputs = dit.x, dit.t, dit.labels, dit.s, dit.w
     value = jax.jit(dit.module.clone(double_norm=double_norm).apply)(dit.params, *inputs)
     expected = jax.jit(plain_dit, static_argnums=(1, 2))(dit.params["params"], 2, double_norm, *inputs)
     np.testing.assert_allclose(value, expected, rtol=1e-5, atol=1e-5)
@@ -98,7 +98,7 @@ def test_normalised_shifts_start_at_full_size_and_all_else_as_before():
 def test_rematerialization_changes_no_number(dit, quick_jit):
     def loss(params, module):
         key = {"dropout": jax.random.key(3)}
-        return jnp.sum(module.apply(params, dit.x, dit.t, dit.labels, dit.s, train=True, rngs=key) ** 2)
+        return jnp.sum(module.apply(params, dit.x, dit.t, dit.labels, dit.s, dit.w, train=True, rngs=key) ** 2)
 
     def derivatives(module):
         tangents = jax.tree.map(jnp.ones_like, dit.params)
@@ -120,15 +120,15 @@ def test_attention_is_the_callable_that_was_passed(dit):
     qkv = params["params"]["blocks"]["self_attention"]["qkv"]
     qkv["kernel"], qkv["bias"] = qkv["kernel"].at[..., :16].set(0), qkv["bias"].at[..., :16].set(0)
     average = dit.module.clone(attention=lambda q, k, v: jnp.broadcast_to(v.mean(1, keepdims=True), q.shape))
-    inputs = dit.x, dit.t, dit.labels, dit.s
+    inputs = dit.x, dit.t, dit.labels, dit.s, dit.w
     expected = dit.value(params, *inputs)
     np.testing.assert_allclose(jax.jit(average.apply)(params, *inputs), expected, rtol=1e-5, atol=1e-5)
     assert jnp.abs(expected - dit.value(dit.params, *inputs)).max() > 1e-3
 
 
-def test_time_scale_multiplies_both_times(dit):
-    scaled = jax.jit(dit.module.clone(time_scale=4.0).apply)(dit.params, dit.x, dit.t, dit.labels, dit.s)
-    expected = dit.value(dit.params, dit.x, 4 * dit.t, dit.labels, 4 * dit.s)
+def test_time_scale_multiplies_both_times_and_no_guidance_scale(dit):
+    scaled = jax.jit(dit.module.clone(time_scale=4.0).apply)(dit.params, dit.x, dit.t, dit.labels, dit.s, dit.w)
+    expected = dit.value(dit.params, dit.x, 4 * dit.t, dit.labels, 4 * dit.s, dit.w)
     np.testing.assert_allclose(scaled, expected, rtol=1e-5, atol=1e-5)
 
 

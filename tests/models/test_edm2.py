@@ -12,6 +12,7 @@ from models.edm2_blocks import (
     EDM2Block,
     MPConv,
     fourier_phases,
+    mp_add,
     mp_concat,
     mp_fourier,
     mp_positional,
@@ -51,6 +52,8 @@ def test_layers_keep_the_magnitude():
     assert rms(mp_silu(a)) == pytest.approx(1, abs=2e-3)
     for balance in (0.3, 0.5, 0.9):
         assert rms(mp_sum(a, b, balance)) == pytest.approx(1, abs=2e-3)
+    for gain in (0.0, 0.3, -2.0):
+        assert rms(mp_add(a, b, jnp.float32(gain))) == pytest.approx(1, abs=2e-3)
     both = mp_concat(a, few)
     assert rms(both) == pytest.approx(1, abs=2e-3)
     np.testing.assert_allclose(jnp.sum(both[..., :96] ** 2), jnp.sum(both[..., 96:] ** 2), rtol=5e-3)
@@ -173,14 +176,15 @@ def test_parameter_counts_of_the_published_networks(size, millions, channels):
 
 
 def test_layers_are_named_by_resolution():
-    module = tiny(edm2_scm, blocks=1, attention_resolutions=(4,), num_classes=3, second_time=True)
-    params = jax.eval_shape(module.init, jax.random.key(0), X, T, LABELS, T)["params"]
+    module = tiny(edm2_scm, blocks=1, attention_resolutions=(4,), num_classes=3, second_time=True, guided=True)
+    params = jax.eval_shape(module.init, jax.random.key(0), X, T, LABELS, T, T)["params"]
     assert set(params) == {
-        *("emb_noise", "emb_s", "emb_label", "out_conv", "out_gain", "enc_4x4_conv", "enc_4x4_block0"),
+        *("emb_noise", "emb_s", "emb_label", "emb_w", "emb_w_gain"),
+        *("out_conv", "out_gain", "enc_4x4_conv", "enc_4x4_block0"),
         *("enc_2x2_down", "enc_2x2_block0", "dec_2x2_in0", "dec_2x2_in1", "dec_2x2_block0", "dec_2x2_block1"),
         *("dec_4x4_up", "dec_4x4_block0", "dec_4x4_block1"),
     }
-    attention = {name for name, layer in params.items() if name != "out_gain" and "attn_qkv" in layer}
+    attention = {name for name, layer in params.items() if "gain" not in name and "attn_qkv" in layer}
     assert attention == {"enc_4x4_block0", "dec_2x2_in0", "dec_4x4_block0", "dec_4x4_block1"}
     plain = {"emb_gain", "conv_res0", "emb_linear", "conv_res1"}
     assert set(params["dec_2x2_in1"]) == plain

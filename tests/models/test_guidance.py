@@ -47,6 +47,14 @@ def test_scale_per_example():
         np.testing.assert_allclose(guided[i], guide(net, reference, scale)(X, T)[i], rtol=1e-6)
 
 
+@pytest.mark.usefixtures("unchecked_shapes")
+@pytest.mark.parametrize("shape", [(3,), (1,), (4, 1), (5,)])
+def test_a_scale_for_other_examples_is_refused(shape):
+    guided = guide(denoiser(1.0, 0.5), denoiser(0.2, 0.9), jnp.ones(shape))
+    with pytest.raises(ValueError, match=r"one number or one per example, \(4,\); got shape"):
+        guided(X, T)
+
+
 @pytest.mark.parametrize("interval", [(1.0, 0.5), (0.5, 0.5), (-0.1, 1.0), (float("nan"), 1.0), (0.0, float("nan"))])
 def test_empty_and_negative_intervals_are_refused(interval):
     with pytest.raises(ValueError, match="interval must satisfy"):

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from models.unet_blocks import UNetBlock, double_norm, downsample, upsample
+from models.unet_blocks import UNetBlock, double_norm, downsample, group_norm, upsample
 
 BOX, SMOOTH = (1, 1), (1, 3, 3, 1)
 X = jax.random.normal(jax.random.key(0), (2, 4, 6, 3))
@@ -50,7 +50,7 @@ def test_double_norm_gives_a_scale_around_one_and_a_shift_of_unit_mean_square():
 
 
 def test_block_with_double_norm_sees_directions_alone(randomized, quick_jit):
-    block = UNetBlock(4, None, None, double_norm=True, dropout=0.0, deterministic=True, dtype=jnp.float32)
+    block = UNetBlock(4, None, None, group_norm, double_norm=True, dropout=0.0, deterministic=True, dtype=jnp.float32)
     x, embedding = jax.random.normal(jax.random.key(0), (2, 4, 4, 4)), jnp.zeros((2, 5))
     params = randomized(block, x, embedding)["params"]
     affine = params["affine"]

@@ -66,3 +66,47 @@ def test_no_steps(grid, n):
 def test_bad_numbers_are_named(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.parametrize(
+    ("n", "golden"),
+    [
+        (1, [999]),
+        (2, [999, 499]),
+        (4, [999, 759, 499, 259]),
+        (8, [999, 879, 759, 639, 499, 379, 259, 139]),
+    ],
+)
+def test_latent_consistency_golden(n, golden):
+    np.testing.assert_array_equal(grids.latent_consistency(n), golden)
+
+
+def test_latent_consistency_is_floor_of_linspace_for_every_n():
+    timesteps = np.arange(999, 0, -20)
+    for n in range(1, 51):
+        index = np.floor(np.linspace(0, 50, n, endpoint=False)).astype(int)
+        np.testing.assert_array_equal(grids.latent_consistency(n), timesteps[index], err_msg=str(n))
+
+
+def test_phased_golden():
+    """With 50 solver steps the published training would end phases at 739, 499 and 239."""
+    np.testing.assert_array_equal(grids.phased(4), [999, 749, 499, 249])
+    np.testing.assert_array_equal(grids.phased(8), [999, 874, 749, 624, 499, 374, 249, 124])
+    np.testing.assert_array_equal(grids.phased(1), [999])
+    np.testing.assert_array_equal(grids.phased(3, steps=9), [8, 5, 2])
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: grids.latent_consistency(0), "1 to 50 sampling steps, got 0"),
+        (lambda: grids.latent_consistency(51), "1 to 50 sampling steps, got 51"),
+        (lambda: grids.latent_consistency(4, solver_steps=30), "divide 1000 and be less, got 30"),
+        (lambda: grids.latent_consistency(4, solver_steps=1000), "divide 1000 and be less, got 1000"),
+        (lambda: grids.phased(0), "divide 1000 and be less, got 0"),
+        (lambda: grids.phased(16), "divide 1000 and be less, got 16"),
+    ],
+)
+def test_timesteps_that_are_none(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()

@@ -1,0 +1,165 @@
+"""The pass that encodes a data set into a folder of latents, shard by shard."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from .fingerprint import fingerprint
+from .latents import FORMAT_VERSION, RECORD, UNFINISHED, latents, shard_files, shard_rows
+from .latents_scale import ScaleOf
+from .source import Source, take
+
+Encode: TypeAlias = Callable[[np.ndarray], tuple[Any, Any]]
+"""encode(uint8 images [B, H, W, C]) -> mean and log variance of their latents, float32 [B, h, w, c] both"""
+
+
+def write_latents(
+    folder: str | Path,
+    images: Source,
+    encode: Encode,
+    *,
+    encoder: Mapping[str, Any],
+    scale_of: ScaleOf,
+    batch_size: int = 500,
+    shard_size: int = 8_000,
+) -> dict[str, Any]:
+    """Encode a data set into a folder and return the record.
+
+    A shard appears when it is whole, and the record when all of them have: an interrupted call is gone on with by the
+    same call. Where everything is there already, nothing is done.
+
+    Args:
+        folder: created if need be.
+        images: what to encode, in its own order.
+        encode: uint8 images -> mean and log variance; always called with `batch_size` images.
+        encoder: what makes the latents these and no others: plain JSON values, one of them `sha256`.
+        scale_of: how models are to see them, given the means and deviations of their channels.
+        batch_size: images in one call.
+        shard_size: latents in one file.
+
+    Raises:
+        ValueError: the folder holds latents of other images, of another encoder or scaled otherwise, or has begun
+            to, or holds something else; no images; moments that are not finite.
+    """
+    folder = Path(folder).expanduser()
+    if len(images) == 0 or batch_size < 1 or shard_size < 1:
+        raise ValueError(f"nothing to encode: {len(images)} images, {batch_size=}, {shard_size=}")
+    identity = fingerprint(images, seed=0, batch_size=1)
+    plan = _plain(
+        {
+            "format_version": FORMAT_VERSION,
+            "encoder": dict(encoder),
+            "images": {key: identity[key] for key in ("name", "shape", "content")},
+            "count": len(images),
+            "num_classes": images.num_classes,
+            "dtype": "float32",
+            "shard_size": shard_size,
+        }
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    if _begun(folder, plan):
+        return dict(latents(folder, scale_of=scale_of).record)
+    _encode_shards(folder, images, encode, batch_size, shard_size)
+    shape, mean, std = _statistics(folder, len(shard_rows(len(images), shard_size)))
+    record = _plain({**plan, "shape": shape, "mean": mean, "std": std, **scale_of(mean, std)._asdict()})
+    _write_json(folder / RECORD, record)
+    (folder / UNFINISHED).unlink()
+    return record
+
+
+def _begun(folder: Path, plan: dict[str, Any]) -> bool:
+    """Whether the folder holds all of what is planned; claims it if it holds nothing yet."""
+    for name in (RECORD, UNFINISHED):
+        if (folder / name).exists():
+            there = json.loads((folder / name).read_text())
+            different = _differences({key: there.get(key) for key in plan}, plan)
+            if different:
+                raise ValueError(
+                    f"{folder} holds other latents; choose another folder or remove that one:\n  "
+                    + "\n  ".join(different)
+                )
+            return name == RECORD
+    if any(folder.iterdir()):
+        raise ValueError(f"{folder} is not empty and has no record of latents; choose another folder")
+    _write_json(folder / UNFINISHED, plan)
+    return False
+
+
+def _encode_shards(folder: Path, images: Source, encode: Encode, batch_size: int, shard_size: int) -> None:
+    from rich.console import Console
+    from rich.progress import track
+
+    starts = range(0, len(images), shard_size)
+    console = Console(file=sys.stderr)
+    for number, start in enumerate(track(starts, f"encoding {images.name}", console=console, transient=True)):
+        names, stop = shard_files(folder, number), min(start + shard_size, len(images))
+        if names.moments.exists():
+            continue
+        parts: list[np.ndarray] = []
+        labels: list[Any] = []
+        for first in range(start, stop, batch_size):
+            batch = take(images, np.arange(first, min(first + batch_size, stop)))
+            count = len(batch["image"])
+            # One shape, one compilation: the last batch is filled up and what is too much is dropped.
+            padded = np.pad(batch["image"], ((0, batch_size - count), (0, 0), (0, 0), (0, 0)))
+            moments = np.concatenate([np.asarray(m, np.float32) for m in encode(padded)], axis=-1)[:count]
+            if not np.isfinite(moments).all():
+                raise ValueError(
+                    f"latents of {images.name}, {first} .. {first + count - 1}, hold NaN or infinite values"
+                )
+            parts.append(moments)
+            labels.append(batch.get("label"))
+        if images.num_classes:
+            _write_array(names.labels, np.concatenate(labels).astype(np.int32))
+        _write_array(names.moments, np.concatenate(parts))
+
+
+def _statistics(folder: Path, shards: int) -> tuple[tuple[int, ...], tuple[float, ...], tuple[float, ...]]:
+    """Shape of a latent, and by channel mean and deviation of latents drawn from their posteriors.
+
+    Exact and without a draw: the variance is that of the means plus the mean of the variances.
+    """
+    count, shape = 0, (0,)
+    total: Any = 0
+    for number in range(shards):
+        mean, logvar = np.split(np.load(shard_files(folder, number).moments, mmap_mode="r"), 2, axis=-1)
+        count, shape = count + mean[..., 0].size, mean.shape[1:]
+        mean = mean.astype(np.float64)
+        parts = np.stack([mean, mean**2 + np.exp(logvar.astype(np.float64))])
+        total = total + parts.reshape(2, -1, shape[-1]).sum(axis=1)
+    first, second = total / count
+    return shape, tuple(first.tolist()), tuple(np.sqrt(second - first**2).tolist())
+
+
+def _write_array(path: Path, array: np.ndarray) -> None:
+    partial = path.with_suffix(".partial")
+    with partial.open("wb") as file:
+        np.save(file, array, allow_pickle=False)
+    os.replace(partial, path)
+
+
+def _write_json(path: Path, value: dict[str, Any]) -> None:
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(value, indent=2) + "\n")
+    os.replace(partial, path)
+
+
+def _plain(value: dict[str, Any]) -> dict[str, Any]:
+    """As it will be read again, with lists for tuples."""
+    return json.loads(json.dumps(value))
+
+
+def _differences(there: Any, here: Any, name: str = "") -> list[str]:
+    """The innermost values that differ, by name."""
+    if isinstance(there, dict) and isinstance(here, dict):
+        keys = sorted(there.keys() | here.keys())
+        parts = [_differences(there.get(key), here.get(key), f"{name}.{key}".strip(".")) for key in keys]
+        return [line for part in parts for line in part]
+    return [] if there == here else [f"{name}: {there!r} there, {here!r} here"]
