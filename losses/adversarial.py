@@ -49,7 +49,8 @@ def saturating_hinge_generator(fake: Heads) -> PerExample:
 def _mean(heads: Heads, of: Callable[[Array], Array]) -> PerExample:
     if not isinstance(heads, tuple | list) or not heads:
         raise ValueError(f"a discriminator returns a tuple or list of one or more heads, got {type(heads).__name__}")
-    return sum(jnp.mean(of(at_least_float32(d)).reshape(len(d), -1), axis=1) for d in heads) / len(heads)
+    means = (jnp.mean(of(at_least_float32(d)).reshape(len(d), -1), axis=1) for d in heads)
+    return sum(means, start=jnp.zeros(())) / len(heads)
 
 
 def renoise(path: Path, x_s: Batch, z: Batch, s: PerExample, t: PerExample) -> Batch:

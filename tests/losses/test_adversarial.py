@@ -69,7 +69,8 @@ def response(path: paths.Path, s: Any, t: Any) -> tuple[np.ndarray, np.ndarray]:
     """Factors of x_s and of the fresh noise in the state at t."""
     s, t = jnp.atleast_1d(jnp.asarray(s, float)), jnp.atleast_1d(jnp.asarray(t, float))
     one, zero = jnp.ones((len(s), 1)), jnp.zeros((len(s), 1))
-    return tuple(np.asarray(adversarial.renoise(path, *xz, s, t)[:, 0]) for xz in ((one, zero), (zero, one)))
+    of_x, of_z = (np.asarray(adversarial.renoise(path, *xz, s, t)[:, 0]) for xz in ((one, zero), (zero, one)))
+    return of_x, of_z
 
 
 @pytest.mark.usefixtures("float64")
@@ -150,7 +151,7 @@ def test_weighted_gradients_have_the_length_of_the_first(params):
     for weight, length in zip(weights, lengths[1:], strict=True):
         np.testing.assert_allclose(weight * length, lengths[0], rtol=1e-4)
         assert not 0.5 < weight < 2
-    np.testing.assert_allclose(terms[0], jnp.sum((network(params, X) - X) ** 2, axis=1), rtol=1e-5)
+    np.testing.assert_allclose(terms[0], jnp.sum((network(params, jnp.asarray(X)) - X) ** 2, axis=1), rtol=1e-5)
     np.testing.assert_allclose(rest["largest"], terms[0].max())
 
 

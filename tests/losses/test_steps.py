@@ -476,7 +476,8 @@ def test_heun_on_grid_is_one_program_whose_gradient_stops_before_it():
 
     for seed in range(3):
         assert jnp.isfinite(gradient(0.5, jax.random.key(seed)))
-    assert gradient._cache_size() == 1
+    compiled: Any = gradient
+    assert compiled._cache_size() == 1
 
 
 @pytest.mark.usefixtures("float64")

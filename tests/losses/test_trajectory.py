@@ -182,7 +182,7 @@ def test_ctm_against_its_code():
     x, z = jnp.full((4, 1), 0.3), jnp.full((4, 1), -0.7)
     velocity = lambda x, t: (x - ctm_denoiser(0.5, x, t)) / column(t)
     step = partial(steps.heun_on_grid, velocity=velocity, grid=GRID_40)
-    ingredients = {
+    ingredients: dict[str, Any] = {
         "triples": fixed(t, u, s), "step": step, "project": partial(ctm_jump, 0.28), "end": 0.002,
         "coupling": lambda key, x: (x, z),
     }  # fmt: skip
@@ -255,7 +255,7 @@ def from_noise(scale: float) -> Net:
     return lambda x, t: conversions.from_z(SD, x, scale * x, t).x
 
 
-LCM_INPUTS = {
+LCM_INPUTS: dict[str, Any] = {
     "step": partial(steps.ddim, denoiser=lambda x, t: 8.0 * from_noise(0.9)(x, t) - 7.0 * from_noise(0.8)(x, t)),
     "path": SD,
     "coupling": lambda key, x: (x, jnp.full_like(x, -0.7)),
@@ -295,7 +295,7 @@ def test_lcm_against_its_code():
 @pytest.mark.usefixtures("float64")
 def test_pcm_against_its_code():
     """With the edges of 50 steps and 4 phases, which `triples.pcm` refuses."""
-    ingredients = {
+    ingredients: dict[str, Any] = {
         "triples": fixed(LCM_T, LCM_U, [0.0, 239.0, 239.0, 739.0]),
         "target": conversions.denoiser_to_flow_map(SD, from_noise(0.84)),
     }
@@ -379,7 +379,7 @@ def test_nobody_is_asked_to_go_nowhere():
 @pytest.mark.usefixtures("unchecked_shapes")
 @pytest.mark.parametrize("wrong", ["flow_map", "target", "project"])
 def test_wrong_output_shape(wrong):
-    maps = {name: (lambda x, t, s: x) for name in ("flow_map", "target", "project")}
+    maps: dict[str, Any] = {name: (lambda x, t, s: x) for name in ("flow_map", "target", "project")}
     maps[wrong] = lambda x, t, s: x.mean(axis=-1, keepdims=True)
     with pytest.raises(ValueError, match=r"\(4, 3\), got \(4, 1\)"):
         jax.eval_shape(

@@ -1,6 +1,7 @@
 """What every sampler says to times it cannot use, before it calls the network."""
 
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -35,7 +36,7 @@ def inpaint(x, times):
     return edit(never, x, times, KEYS, task=editing.inpainting(MASK), path=PATHS["edm"].path)
 
 
-SAMPLERS = {
+SAMPLERS: dict[str, Any] = {
     "addim": partial(addim, never, path=PATHS["edm"].path),
     "edge_skipping": partial(edge_skipping, never, path=PATHS["edm"].path, skip=0.9),
     "edit": inpaint,
