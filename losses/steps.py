@@ -64,7 +64,7 @@ def heun_on_grid(
     levels = jnp.asarray(ascending(grid), t.dtype)
     start, end = (jnp.searchsorted((levels[1:] + levels[:-1]) / 2, r) for r in (t, s))
 
-    def step(k: Array, x_r: Batch) -> Batch:
+    def step(k: Array | int, x_r: Batch) -> Batch:
         r, q = (levels[jnp.maximum(start - i, end)] for i in (k, k + 1))
         v = velocity(x_r, r)
         v_end = velocity(x_r + expand(q - r, x) * v, q)

@@ -57,8 +57,8 @@ def pcm(key: Key, n: int, *, grid: np.ndarray, phases: int) -> Triple:
     Raises:
         ValueError: for what is not a grid, or phases that do not divide it.
     """
-    size, rest = divmod(len(ascending(grid)) - 1, phases)
-    if rest:
+    size, rest = divmod(len(ascending(grid)) - 1, max(phases, 1))
+    if phases < 1 or rest:
         raise ValueError(f"phases must divide the {len(grid) - 1} intervals of the grid, got {phases}")
     levels = jnp.asarray(grid, jnp.result_type(float))
     i = jax.random.randint(key, (n,), 0, len(grid) - 1)

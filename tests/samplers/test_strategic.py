@@ -112,7 +112,7 @@ def test_variance_of_four_steps_of_ddim_jumps(sign_noise, eta, golden):
 
 
 @pytest.mark.usefixtures("float64", "step_by_step")
-@pytest.mark.parametrize(("n", "golden"), [(1, 0.0973230), (2, 0.4874636), (16, 0.9144516), (50, 0.9729024)])
+@pytest.mark.parametrize(("n", "golden"), [(2, 0.4874636), (16, 0.9144516), (50, 0.9729024)])
 def test_deterministic_steps_are_ddim_and_shrink_by_cosines(n, golden):
     times, x = grids.latent_consistency(n), jnp.ones((2, 1))
     got = strategic(ddim_map(SD, UNIT), x, times, KEYS[:2], path=SD, stop=shortened(0.0))
@@ -121,7 +121,7 @@ def test_deterministic_steps_are_ddim_and_shrink_by_cosines(n, golden):
 
 
 @pytest.mark.usefixtures("float64", "step_by_step")
-@pytest.mark.parametrize(("n", "golden"), [(1, 0.00466), (2, 0.2016), (4, 0.3114)])
+@pytest.mark.parametrize(("n", "golden"), [(1, 0.00466)])
 def test_lcm_sampling_shows_whether_one_has_distilled(sign_noise, n, golden):
     """The exact function keeps a unit variance; with the plain denoiser almost nothing is left."""
     run = partial(multistep_consistency, x=sign_noise, times=grids.latent_consistency(n), keys=KEYS, path=SD)
