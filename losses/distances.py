@@ -55,7 +55,7 @@ def elementwise_pseudo_huber(a: Batch, b: Batch, *, c: float = 1e-3) -> PerExamp
     return jnp.mean(squared / (jnp.sqrt(squared + c**2) + c), axis=1)
 
 
-def cauchy(a: Batch, b: Batch, *, c: float) -> PerExample:
+def cauchy(a: Batch, b: Batch, *, c: Array | float) -> PerExample:
     """log(1 + |a - b|^2 / (2 c^2)) with the norm of the whole example (Dao et al. 2024).
 
     The authors' code puts the mean over the d elements where the norm is; its c is this one divided by sqrt(d).
