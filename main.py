@@ -62,9 +62,12 @@ def main(argv: list[str]) -> None:
 
 
 def parse_flags(argv: list[str]) -> list[str]:
-    """Parse the command line; a config value that does not exist is a usage error and not a traceback."""
+    """Parse the command line; what a config does not have or refuses is a usage error and not a traceback."""
     try:
-        return app.parse_flags_with_usage(argv)
+        return FLAGS(argv)
+    except flags.Error as error:
+        told, refused = str(error), "\nValueError: "  # below a traceback, where get_config has raised it
+        raise UsageError(told.rpartition(refused)[2].strip()) from error
     except AttributeError as error:
         # ml_collections gives the closest name in a text of its own, quoted twice.
         told = str(error).replace("\\n", ". ").replace("\\", "").strip("'\"")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Float, Integer
@@ -182,7 +182,7 @@ class EDM2UNet(nn.Module):
         if s is not None:
             embedding = mp_sum(embedding, linear(name="emb_s")(self.noise_embedding(s)))
         if labels is not None:
-            one_hot = jax.nn.one_hot(labels, self.num_classes) * np.sqrt(self.num_classes)
+            one_hot = jax.nn.one_hot(labels, self.num_classes) * math.sqrt(self.num_classes)
             embedding = mp_sum(embedding, linear(name="emb_label")(one_hot))
         if w is not None:
             gain = self.param("emb_w_gain", nn.initializers.zeros, ())

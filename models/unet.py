@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Float, Float32, Integer
@@ -132,7 +132,7 @@ class SongUNet(nn.Module):
             else:
                 h = block(f"enc_{size}_down", h, h.shape[-1], resample=down)
                 if self.residual_encoder:
-                    h = image = (h + self._downsample_image(image, h.shape[-1], size)) * np.sqrt(0.5)
+                    h = image = (h + self._downsample_image(image, h.shape[-1], size)) * math.sqrt(0.5)
             skips.append(h)
             for i in range(self.blocks):
                 h = block(f"enc_{size}_block{i}", h, channels, attend)
@@ -161,7 +161,7 @@ class SongUNet(nn.Module):
             layer = nn.Dense(features, use_bias=False, kernel_init=nn.initializers.zeros, name="map_w")
             embedding += layer(edm_positional(w, features))
         if labels is not None:
-            one_hot = jax.nn.one_hot(labels, self.num_classes) * np.sqrt(self.num_classes)
+            one_hot = jax.nn.one_hot(labels, self.num_classes) * math.sqrt(self.num_classes)
             embedding += nn.Dense(features, kernel_init=plain_init, name="map_label")(one_hot)
         if self.augment_features:
             augment = jnp.zeros((t.shape[0], self.augment_features)) if augment is None else augment

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
@@ -75,12 +76,12 @@ class UNetBlock(nn.Module):
         skip = x
         if self.resample is not None or x.shape[-1] != self.channels:
             skip = conv(self.channels, 1, self.dtype, "skip")(resample(x))
-        h = (h + skip) * np.sqrt(0.5)
+        h = (h + skip) * math.sqrt(0.5)
 
         if self.attention is not None:
             tokens = self.norm(h, self.dtype, "norm2").reshape(h.shape[0], -1, self.channels)
             attend = SelfAttention(1, self.attention, qkv_init, tiny_init, dtype=self.dtype, name="self_attention")
-            h = (h + attend(tokens).reshape(h.shape)) * np.sqrt(0.5)
+            h = (h + attend(tokens).reshape(h.shape)) * math.sqrt(0.5)
         return h
 
 

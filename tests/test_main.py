@@ -172,6 +172,13 @@ def test_bad_values_are_refused_before_anything_is_trained(tmp_path, arguments, 
 
 
 @pytest.mark.slow
+def test_a_size_that_is_not_published_is_refused(tmp_path):
+    code, output = run("main.py", "--config", "configs/imagenet64_ect.py:Q", "--workdir", str(tmp_path / "run"))
+    assert code == 1
+    assert output.strip() == "error: size is 'Q', this run is published in S, M, L, XL"
+
+
+@pytest.mark.slow
 def test_a_batch_that_the_devices_do_not_divide_is_refused(tmp_path):
     code, output = digits("--workdir", str(tmp_path / "run"), "--config.batch_size=100", devices=8)
     assert code == 1

@@ -121,3 +121,18 @@ def test_frequencies_can_be_replaced_and_are_no_parameters():
 def test_impossible_settings_are_refused(module, augment, message):
     with pytest.raises(ValueError, match=message):
         jax.eval_shape(lambda: module.init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)), jnp.zeros(1), augment=augment))
+
+
+@pytest.mark.parametrize("module", [ddpmpp, ncsnpp])
+def test_with_a_half_precision_body_every_block_is_in_half_precision(module):
+    """One float32 constant would lift all that is added up after it."""
+    network = module(channels=8, blocks=1, num_classes=0, dtype=jnp.bfloat16)
+    x, t = jnp.zeros((1, 32, 32, 3)), jnp.zeros(1)
+    shapes = jax.eval_shape(lambda: network.init_with_output(jax.random.key(0), x, t, capture_intermediates=True)[1])
+    blocks = {
+        name: layer["__call__"][0].dtype
+        for name, layer in shapes["intermediates"].items()
+        if name.startswith(("enc", "dec")) and "aux" not in name
+    }
+    assert len(blocks) > 10
+    assert set(blocks.values()) == {jnp.dtype("bfloat16")}, blocks
