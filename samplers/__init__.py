@@ -9,6 +9,7 @@ from .editing import edit
 from .edm_stochastic import Churn, edm_stochastic
 from .euler import euler
 from .heun import heun
+from .likelihood import bits_per_dimension, log_likelihood
 from .noise import normal, sample_keys
 from .strategic import gamma_stop, shortened, shortened_index, strategic
 
@@ -16,6 +17,7 @@ __all__ = [
     "Churn",
     "addim",
     "addim_step",
+    "bits_per_dimension",
     "ddim",
     "edge_skipping",
     "edit",
@@ -25,6 +27,7 @@ __all__ = [
     "gamma_stop",
     "grids",
     "heun",
+    "log_likelihood",
     "multistep_consistency",
     "noise",
     "normal",
