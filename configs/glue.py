@@ -38,8 +38,9 @@ def initialiser(model: Backbone, source: data.Source) -> Callable[[jax.Array], t
     """key -> parameters of an image network for the examples of a source."""
     x, t = jnp.zeros((1, *source.shape)), jnp.zeros(1)
     labels = jnp.zeros(1, jnp.int32) if model.num_classes else None
+    s = jnp.zeros(1) if model.second_time else None
     w = jnp.ones(1) if model.guided else None
-    return lambda key: model.init(key, x, t, labels, w=w)["params"]
+    return lambda key: model.init(key, x, t, labels, s=s, w=w)["params"]
 
 
 def weighted_initialiser(model: Backbone, source: data.Source) -> Callable[[jax.Array], train.Params]:
@@ -67,17 +68,19 @@ def bind(
     labels: jax.Array | None,
     dropout: jax.Array | None = None,
     w: jax.Array | float | None = None,
+    s: jax.Array | None = None,
 ) -> Net:
     """The network as a function of (x, t); with a dropout key it trains, under the same mask in every call.
 
-    An unconditional network is not shown the labels. A guided one needs its scale w, one number or one per example.
+    An unconditional network is not shown the labels. A guided one needs its scale w, one number or one per example, and
+    one with a second time needs s, one per example, as the network shall see it.
     """
     labels = labels if model.num_classes else None
     training: dict[str, Any] = {} if dropout is None else {"train": True, "rngs": {"dropout": dropout}}
 
     def net(x: jax.Array, t: jax.Array) -> jax.Array:
         scales = None if w is None else jnp.broadcast_to(w, t.shape)
-        return cast(jax.Array, model.apply({"params": params}, x, t, labels, w=scales, **training))
+        return cast(jax.Array, model.apply({"params": params}, x, t, labels, s=s, w=scales, **training))
 
     return net
 
@@ -286,7 +289,7 @@ def judge_with_classifier(
     limit: int | None = None,
     features: bool = False,
 ) -> Callable[[Iterable[Any]], list[evaluation.Row]]:
-    """Judge in pixels against real images, and by a classifier trained on the training split when first needed.
+    """Judge in pixels against real images, and by a classifier of the training split, `evaluation.kept_classifier`.
 
     `limit` takes the first real images only; with `features` there is a distance in the classifier's features too.
     """
@@ -296,7 +299,7 @@ def judge_with_classifier(
 
     @cache
     def classifier() -> evaluation.Classifier:
-        return evaluation.train_classifier(
+        return evaluation.kept_classifier(
             training.image, labels, held_out.image, held_out_labels, num_classes=real.num_classes
         )
 

@@ -3,7 +3,8 @@ r"""Simplified continuous-time consistency models on MNIST (Lu & Song 2024): sCT
     python main.py --config configs/mnist_scm.py --workdir runs/mnist_scm --config.data_dir=DIR \
         --config.teacher_run=runs/mnist_teacher
 
-The method of `digits_scm` at 28 pixels.
+The method of `digits_scm` at 28 pixels, at a quarter of its learning rate: the tangents are normalised, so their noise
+does not fall as the network learns, and at 2e-3 the network forgets the labels (agreement 0.14 in one call, seed 0).
 """
 
 from ml_collections import ConfigDict
@@ -14,7 +15,9 @@ from train import Experiment
 
 def get_config() -> ConfigDict:
     """The values of digits_scm.py, at 28 pixels."""
-    return mnist.budget(digits_scm.get_config())
+    config = mnist.budget(digits_scm.get_config())
+    config.learning_rate = 5e-4
+    return config
 
 
 def build(config: ConfigDict) -> Experiment:

@@ -4,6 +4,7 @@ Import names from here, or files: a bare `import eval` hides the builtin.
 """
 
 from .classifier import Classifier, label_agreement, load_classifier, save_classifier, train_classifier
+from .classifier_cache import cache_folder, kept_classifier
 from .compare import compare_sets, real_floor
 from .draw import Sampler, draw, draw_all
 from .features import Features, in_batches, pixels
@@ -31,6 +32,7 @@ __all__ = [
     "Statistics",
     "append_rows",
     "by_class",
+    "cache_folder",
     "compare_sets",
     "count_name",
     "draw",
@@ -40,6 +42,7 @@ __all__ = [
     "grid",
     "in_batches",
     "judge",
+    "kept_classifier",
     "kernel_distance",
     "label_agreement",
     "labelled_panels",

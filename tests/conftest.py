@@ -14,6 +14,14 @@ check = beartype(conf=BeartypeConf(is_pep484_tower=True))
 install_import_hook(ISLANDS, f"{__name__}.check")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory):
+    """Tests and the processes that they start neither see nor fill the user's cache of judges."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture
 def float64():
     """Closed forms are compared in float64, where their tolerance is the rounding error."""
