@@ -26,9 +26,19 @@ differs is the method.
 
 
 class Line(NamedTuple):
-    """A line of a table: the runs of one label, and those of them that are done."""
+    """A line of a table.
+
+    Attributes:
+        label: what it is called.
+        view: what of the label is its own, where a run has several lines.
+        ending: how the names of its samplers end.
+        runs: those of this label.
+        done: those of them that are done.
+    """
 
     label: str
+    view: str
+    ending: str
     runs: tuple[Run, ...]
     done: Mapping[str, Finished]
 
@@ -37,19 +47,21 @@ class Line(NamedTuple):
         result: dict[int, list[float]] = {}
         for run in self.runs:
             for row in self.done[run.name].rows if run.name in self.done else ():
-                if row["metric"].startswith(metric) and (not run.nfe or row["nfe"] in run.nfe):
+                mine = row["sampler"].endswith(self.ending) and (not run.nfe or row["nfe"] in run.nfe)
+                if mine and row["metric"].startswith(metric):
                     result.setdefault(row["nfe"], []).append(row["value"])
         return dict(sorted(result.items()))
 
 
 def lines_of(table: Table, done: Mapping[str, Finished]) -> list[Line]:
     """The lines of a table in the order of its runs."""
-    by_label: dict[str, list[Run]] = {}
+    runs: dict[tuple[str, str, str], list[Run]] = {}
     for run in table.runs:
-        by_label.setdefault(run.label, []).append(run)
+        for view, ending in run.views.items():
+            runs.setdefault((run.label, view, ending), []).append(run)
     return [
-        Line(label, tuple(runs), {run.name: done[run.name] for run in runs if run.name in done})
-        for label, runs in by_label.items()
+        Line(label + view, view, ending, tuple(same), {run.name: done[run.name] for run in same if run.name in done})
+        for (label, view, ending), same in runs.items()
     ]
 
 

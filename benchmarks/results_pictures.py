@@ -53,18 +53,19 @@ def draw_samples(table: Table, done: Mapping[str, Finished], place: Place, kept:
         if run is None or run.control:
             continue
         nfe = min(line.values(table.distance))
-        picture = recall_samples(run.name, kept) if recall(run, kept) == done[run.name] else None
+        name = run.name + line.view.replace(",", "").replace(" ", "_")
+        picture = recall_samples(name, kept) if recall(run, kept) == done[run.name] else None
         if picture is None:
             try:
                 experiment = evaluation.load_experiment(place.workdir(run))
                 params, _ = experiment.restore(place.workdir(run), experiment.judged_average, None)
             except FileNotFoundError:
                 continue
-            sampler = next(sampler for sampler in experiment.samplers if sampler.nfe == nfe)
+            sampler = next(s for s in experiment.samplers if s.nfe == nfe and s.name.endswith(line.ending))
             n, classes = 2 * (experiment.num_classes or PAIRS), experiment.num_classes
             images, labels = evaluation.draw_all(sampler, params, n=n, seed=0, num_classes=classes, batch_size=n)
             picture = strip(images, labels, classes)
-            save(picture, kept.samples(run.name))
+            save(picture, kept.samples(name))
         strips.append((f"{line.label}, {nfe} step{'s' * (nfe > 1)}", picture))
     real = f"{table.pictures}_real"
     if experiment is not None:

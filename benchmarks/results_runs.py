@@ -169,7 +169,7 @@ def final_rows(run: Run, place: Place) -> list[Row]:
     expected = {"step": own["config"]["steps"], "seed": 0, "n": own["config"]["judged_samples"]}
     rows = read_rows(workdir / "metrics.jsonl")
     rows = [row for row in rows if all(row.get(key) == value for key, value in expected.items())]
-    return list({(row["metric"], row["nfe"]): row for row in reversed(rows)}.values())
+    return list({(row["metric"], row["sampler"]): row for row in reversed(rows)}.values())
 
 
 def is_of(run: Run, config_file: str, config: Mapping[str, Any]) -> bool:

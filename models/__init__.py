@@ -11,6 +11,8 @@ from .log_variance import LogVariance
 from .mlp import MLP
 from .net import Net
 from .non_scaling_norm import non_scaling_norm
+from .stable_unet import StableUNet, stable_1_5, stable_2_1
+from .stable_unet_weights import read_stable, stable_from
 from .unet import SongUNet, ddpmpp, ncsnpp
 from .uvit import UViT
 
@@ -25,6 +27,7 @@ __all__ = [
     "LogVariance",
     "Net",
     "SongUNet",
+    "StableUNet",
     "UViT",
     "adm",
     "ddpmpp",
@@ -37,6 +40,10 @@ __all__ = [
     "preconditioning",
     "project_weights",
     "projected",
+    "read_stable",
     "softmax_attention",
+    "stable_1_5",
+    "stable_2_1",
+    "stable_from",
     "vgg",
 ]

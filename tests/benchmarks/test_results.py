@@ -43,6 +43,7 @@ if behaviour == "wait":
     time.sleep(60)
 if behaviour != "forget to judge":
     row = {"metric": "fd_pixels_20", "value": 0.5, "nfe": 1, "step": config["steps"], "seed": 0, "n": 20}
+    row["sampler"] = "consistency 80"
     (workdir / "metrics.jsonl").write_text(json.dumps(row) + "\\n")
 """
 
@@ -212,8 +213,16 @@ def test_the_rows_of_this_repository_can_be_run(table):
 # ---- The page --------------------------------------------------------------------------------------------------------
 
 
-def done_with(fd: dict[int, float], *, agreement: float = 0.9, seconds: float = 100.0, sha: str = "abc", **config):
-    facts = {"seed": 0, "average": "power_0.05", "n": 20}
+def done_with(
+    fd: dict[int, float],
+    *,
+    sampler: str = "consistency",
+    agreement: float = 0.9,
+    seconds: float = 100.0,
+    sha: str = "abc",
+    **config,
+):
+    facts = {"seed": 0, "average": "power_0.05", "n": 20, "sampler": sampler}
     rows = []
     for nfe, value in fd.items():
         reference = {"reference": "digits/all", "reference_n": 1797, "reference_sha256": sha, "feature": "pixels"}
@@ -269,6 +278,16 @@ def test_a_model_for_each_number_of_steps_is_one_line():
     done = {"other_1": done_with({1: 3.0, 2: 2.5}), "other_2": done_with({2: 2.0, 4: 1.5})}
     (cells, _) = cells_of(results_page.section(table_of(*runs), done, []), "the other")
     assert cells[2:6] == ["3", "2", "not run", ""]
+
+
+def test_a_run_has_a_line_for_each_view_of_its_samplers():
+    run = replace(OTHER, views={", gamma 0": "gamma 0", ", gamma 1": "gamma 1", ", gamma 2": "gamma 2"})
+    exact, noisy = done_with({1: 3.0, 2: 2.0}, sampler="gamma 0"), done_with({2: 9.0, 16: 8.0}, sampler="gamma 1")
+    table, done = table_of(run), {"other": exact._replace(rows=exact.rows + noisy.rows)}
+    page = results_page.section(table, done, [])
+    assert cells_of(page, "the other, gamma 0")[0][2:7] == ["3", "2", "", "", ""]
+    assert cells_of(page, "the other, gamma 1")[0][2:7] == ["", "9", "", "", "8 (16)"]
+    assert cells_of(page, "the other, gamma 2")[0][2:7] == [""] * 5
 
 
 def test_what_was_held_equal_is_read_from_the_runs_and_deviations_are_named():

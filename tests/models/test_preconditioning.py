@@ -125,12 +125,52 @@ def test_trigflow_denoiser_for_other_variances():
     np.testing.assert_allclose(denoised, expected, rtol=1e-5, atol=1e-5)
 
 
+def test_latent_consistency_is_the_identity_at_timestep_0_and_nearly_the_data_prediction_from_1_on():
+    f = preconditioning.latent_consistency(lambda x, t: jnp.full_like(x, 2.0))
+    ones, t = jnp.ones((3, 2)), jnp.array([0.0, 1.0, 19.0])
+    c_skip, c_out = np.array([1.0, 0.002494, 6.93e-6]), np.array([0.0, 0.998752, 0.999997])
+    np.testing.assert_allclose(jax.jit(f)(ones, t), np.tile((c_skip + 2 * c_out)[:, None], 2), rtol=2e-6)
+    f = preconditioning.latent_consistency(lambda x, t: 1e30 * jnp.cos(x))
+    np.testing.assert_array_equal(jax.jit(f)(X, jnp.zeros(5)), X)
+
+
+def test_latent_consistency_as_the_authors_code_has_it():
+    """Of a noise prediction 0.85 x, at timesteps of Stable Diffusion's schedule; numbers of diffusers' functions."""
+    t = jnp.array([19.0, 259.0, 499.0, 999.0])
+    alpha_squared = np.array([0.98224396, 0.65897524, 0.27766943, 0.00466010])
+    alpha, sigma = (jnp.asarray(c, jnp.float32)[:, None] for c in (alpha_squared**0.5, (1 - alpha_squared) ** 0.5))
+    x = 0.3 * alpha - 0.7 * sigma
+    f = preconditioning.latent_consistency(lambda x, t: (x - sigma * 0.85 * x) / alpha)
+    np.testing.assert_allclose(f(x, t)[:, 0], [0.18256593, -0.10252050, -0.23012353, -1.50922811], rtol=2e-5)
+
+
+def test_timesteps_may_be_scaled_otherwise():
+    def D(x, t):
+        return jnp.sin(x) + expand(t, x)
+
+    f, g = (preconditioning.latent_consistency(D, 0.25, scale) for scale in (0.5, 1.0))
+    t = jnp.array([0.0, 0.1, 1.0, 4.0, 9.0])
+    h = preconditioning.latent_consistency(lambda x, t: D(x, 2 * t), 0.25, 1.0)
+    np.testing.assert_allclose(f(X, t), h(X, t / 2), rtol=1e-5)
+    assert jnp.abs(f(X, t) - g(X, t)).max() > 0.01
+    with pytest.raises(ValueError, match="timestep_scale must be positive"):
+        preconditioning.latent_consistency(D, timestep_scale=0.0)
+
+
 def test_velocity_scales_time_alone():
     v = preconditioning.velocity(lambda x, t: x + expand(t, x), time_scale=10.0)
     np.testing.assert_allclose(v(X, TIMES), X + 10 * expand(TIMES, X), rtol=1e-6)
 
 
-@pytest.mark.parametrize("form", [preconditioning.edm, preconditioning.consistency, preconditioning.trigflow])
+@pytest.mark.parametrize(
+    "form",
+    [
+        preconditioning.edm,
+        preconditioning.consistency,
+        preconditioning.latent_consistency,
+        preconditioning.trigflow,
+    ],
+)
 def test_half_precision_networks_do_not_lower_the_coefficients(form):
     def F(x, t):
         assert (x.dtype, t.dtype) == (jnp.float32, jnp.float32)
@@ -141,7 +181,15 @@ def test_half_precision_networks_do_not_lower_the_coefficients(form):
     np.testing.assert_array_equal(out, form(zero)(X, ANGLES))
 
 
-@pytest.mark.parametrize("form", [preconditioning.edm, preconditioning.consistency, preconditioning.trigflow])
+@pytest.mark.parametrize(
+    "form",
+    [
+        preconditioning.edm,
+        preconditioning.consistency,
+        preconditioning.latent_consistency,
+        preconditioning.trigflow,
+    ],
+)
 @pytest.mark.parametrize("value", [0.0, -1.0, float("nan")])
 def test_sigma_data_is_positive(form, value):
     with pytest.raises(ValueError, match="sigma_data must be positive"):
