@@ -20,6 +20,8 @@ class Run:
         values: config values that differ from that file's.
         teachers: config values that are the workdir of another run, by that run's name; it is trained before.
         nfe: the numbers of network evaluations that it stands for in its line; all of its samplers' if empty.
+        views: its lines, where its samplers differ in more than steps: what a line adds to the label, and how the names
+            of its samplers end.
         control: a line to hold the others against, and not a method; it is not drawn.
     """
 
@@ -30,6 +32,7 @@ class Run:
     values: Mapping[str, Any] = field(default_factory=dict)
     teachers: Mapping[str, str] = field(default_factory=dict)
     nfe: tuple[int, ...] = ()
+    views: Mapping[str, str] = field(default_factory=lambda: {"": ""})
     control: bool = False
 
 
@@ -70,7 +73,7 @@ def each_step_count(run: Run, value: str, step_counts: Sequence[int]) -> tuple[R
 SAME = ("steps", "batch_size", "patch", "width", "depth", "heads", "time_scale", "sigma_data", "judged_samples")
 CM, ICT = "Song et al. 2023", "Song & Dhariwal 2023"
 ECT, SCM = "Geng et al. 2024", "Lu & Song 2024"
-MULTISTEP = "Heek et al. 2024"
+MULTISTEP, LCM = "Heek et al. 2024", "Luo et al. 2023"
 
 
 def students_of(teacher: str) -> dict[str, str]:
@@ -107,6 +110,18 @@ DIGITS = Table(
             "segments",
             (1, 2, 4, 8),
         ),
+        Run(
+            *("digits_ctm", "CTM", "Kim et al. 2023", "digits_ctm"),
+            teachers=DIGITS_TEACHER,
+            views={", gamma 0": "gamma 0", ", gamma 1": "gamma 1"},
+        ),
+        Run("digits_tcd", "TCD", "Zheng et al. 2024", "digits_tcd", teachers=DIGITS_TEACHER),
+        *each_step_count(
+            Run("digits_pcm", "PCM", "Wang et al. 2024", "digits_pcm", {}, DIGITS_TEACHER), "phases", (1, 2, 4, 8)
+        ),
+        Run("digits_lcm", "LCM", LCM, "digits_lcm", teachers=DIGITS_TEACHER),
+        Run("digits_lcf", "LCF", LCM, "digits_lcf", teachers=students_of("digits_lcm")),
+        Run("digits_ilct", "iLCT", "Dao et al. 2025", "digits_ilct"),
         Run("digits_untrained", "untrained network", "", "digits_ect", UNTRAINED, control=True),
     ),
 )

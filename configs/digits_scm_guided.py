@@ -42,16 +42,10 @@ def build(config: ConfigDict) -> Experiment:
 
     def initial() -> Params:
         start = init(jax.random.key(config.seed))
-        return {**start, "network": teachers.guided_start(model, source, start["network"], teacher.params())}
+        return {**start, "network": teachers.extended_start(model, source, start["network"], teacher.params())}
 
     def velocity(frozen: Params, labels: jax.Array, w: jax.Array) -> Net:
-        guided = glue.classifier_free(
-            lambda labels: teacher.diffusion.on_path(frozen, labels, path),
-            labels,
-            num_classes=source.num_classes,
-            scale=w,
-        )
-        return conversions.denoiser_to_velocity(path, guided)
+        return conversions.denoiser_to_velocity(path, teachers.guided(teacher, frozen, labels, path, scale=w))
 
     def objective(params: Params, batch: Batch, key: jax.Array, context: Context) -> Loss:
         key_loss, key_w = jax.random.split(key)

@@ -4,13 +4,16 @@ Not a run. One network F in TrigFlow's form serves them all, as cos(t) x_t - sig
 read on the path that a method is published on. So the teacher's weights are a student's first ones.
 """
 
+from collections.abc import Callable
+
 import jax
+import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 import data
 from configs import digits, glue, teachers
 from losses import Path, conversions
-from losses.types import Net
+from losses.types import FlowMap, Net
 from models import DiT, preconditioning
 from train import Params
 
@@ -27,14 +30,28 @@ def get_config() -> ConfigDict:
     return config
 
 
-def on_path(model: DiT, config: ConfigDict, path: Path) -> glue.NetOf:
-    """(params, labels) -> denoiser or consistency function on that path."""
+def on_path(model: DiT, config: ConfigDict, path: Path, *, w: float | jax.Array | None = None) -> glue.NetOf:
+    """(params, labels) -> denoiser or consistency function on that path; of a guided network at the scale w."""
 
     def net_of(params: Params, labels: jax.Array | None) -> Net:
-        f = preconditioning.trigflow(glue.bind(model, params, labels), config.sigma_data)
+        f = preconditioning.trigflow(glue.bind(model, params, labels, w=w), config.sigma_data)
         return conversions.trigflow_on_path(f, path, sigma_data=config.sigma_data)
 
     return net_of
+
+
+def on_path_with_end(model: DiT, config: ConfigDict, path: Path) -> Callable[[Params, jax.Array | None], FlowMap]:
+    """(params, labels) -> g(x_t, t, s): the same for a network that is told where the jump ends, at s, an angle too."""
+
+    def g_of(params: Params, labels: jax.Array | None) -> FlowMap:
+        def g(x_t: jax.Array, t: jax.Array, s: jax.Array) -> jax.Array:
+            end = jnp.arctan2(path.sigma(s) / config.sigma_data, path.alpha(s))
+            f = preconditioning.trigflow(glue.bind(model, params, labels, s=end), config.sigma_data)
+            return conversions.trigflow_on_path(f, path, sigma_data=config.sigma_data)(x_t, t)
+
+        return g
+
+    return g_of
 
 
 def teacher(config: ConfigDict, source: data.Source, *, guidance: float = 1.0) -> teachers.Teacher:

@@ -82,22 +82,37 @@ def start(teacher_run: str, teacher: Teacher) -> dict[str, Any]:
     return {"initial": teacher.params} if teacher_run else {}
 
 
-def guided_start(
+def guided(
+    teacher: Teacher, frozen: train.Params, labels: jax.Array | None, path: Path, *, scale: float | jax.Array
+) -> Net:
+    """The teacher's denoiser on a path, guided against its null class by one scale or one for each example."""
+    return glue.classifier_free(
+        lambda labels: teacher.diffusion.on_path(frozen, labels, path),
+        labels,
+        num_classes=teacher.diffusion.num_classes,
+        scale=scale,
+    )
+
+
+def extended_start(
     model: glue.Backbone, source: data.Source, initial: train.Params, trained: train.Params
 ) -> train.Params:
-    """A teacher's parameters in a student that takes a guidance scale too: at every scale it starts as its teacher.
+    """A teacher's parameters in a student that is told more than its teacher: a guidance scale, or a second time.
+
+    The last layer of a scale is zero at first, so that such a student starts as its teacher at every scale. That of a
+    second time is not, as in CTM's code: the student starts near its teacher.
 
     Args:
-        model: the student, with `guided=True`.
+        model: the student, with `guided=True` or `second_time=True` or both.
         source: of the examples of both.
-        initial: the student's own parameters, of which those of the scale remain.
+        initial: the student's own parameters, of which those of what it alone is told remain.
         trained: the teacher's.
 
     Raises:
-        ValueError: naming the leaves in which the teacher differs from the student without its scale.
+        ValueError: naming the leaves in which the teacher differs from a student that is told no more.
     """
-    unguided = glue.initialiser(model.clone(guided=False), source)
-    check_initial(trained, jax.eval_shape(unguided, jax.random.key(0)))
+    told_the_same = glue.initialiser(model.clone(guided=False, second_time=False), source)
+    check_initial(trained, jax.eval_shape(told_the_same, jax.random.key(0)))
     given = dict(jax.tree_util.tree_leaves_with_path(trained))
     return jax.tree_util.tree_map_with_path(lambda path, leaf: given.get(path, leaf), initial)
 

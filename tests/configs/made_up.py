@@ -10,6 +10,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 import data
+from configs import latents
 from train import Experiment, claim
 from train.checkpoint import open_checkpoints, save
 
@@ -34,6 +35,8 @@ SPECIAL: dict[str, dict[str, Any]] = {
     "cifar10_ect": {"stage_steps": 2},
     "cifar10_stable": {"stage_steps": 2},
     **{f"mnist_{name}": {"patch": 4} for name in ("teacher", "ect", "scm")},
+    "digits_outliers": {"s1": 20},
+    "latents_ilct": {"s1": 20},
 }
 TEACHERS: dict[str, tuple[str, dict[str, Any]]] = {
     "cifar10_cd": ("cifar10_edm", {"ncsnpp": True}),
@@ -51,6 +54,11 @@ TEACHERS: dict[str, tuple[str, dict[str, Any]]] = {
     "imagenet512_scm_training": ("imagenet512_trigflow", {}),
     "imagenet512_scm_distillation": ("imagenet512_trigflow", {}),
     **{f"digits_{name}": ("digits_teacher", {}) for name in ("cd", "ect", "stable", "scm", "scm_guided", "multistep")},
+    **{f"digits_{name}": ("digits_teacher", {}) for name in ("ctm", "tcd", "pcm", "lcm")},
+    "digits_lcf": ("digits_lcm", {}),
+    "cifar10_ctm": ("cifar10_edm", {}),
+    "imagenet64_ctm": ("imagenet64_edm", {}),
+    **{f"mnist_latent_{name}": ("mnist_latent_teacher", {}) for name in ("lcm", "tcd", "pcm")},
     **{f"mnist_{name}": ("mnist_teacher", {}) for name in ("ect", "scm")},
 }
 
@@ -66,6 +74,29 @@ class Latents:
     def __getitem__(self, index: int) -> Any:
         image = 0.5 * np.random.default_rng(index).standard_normal(self.shape).astype(np.float32)
         return {"image": image, "label": np.int32(index % self.num_classes)}
+
+
+class Moments(Latents):
+    """Latents with the width of their posterior, with or without labels."""
+
+    def __init__(self, num_classes: int) -> None:
+        self.num_classes = num_classes
+
+    def __getitem__(self, index: int) -> Any:
+        image = 0.5 * np.random.default_rng(index).standard_normal(self.shape).astype(np.float32)
+        labels = {"label": np.int32(index % self.num_classes)} if self.num_classes else {}
+        return {"image": image, "logvar": np.full(self.shape, -9.0, np.float32), **labels}
+
+    def take(self, indices: np.ndarray) -> Any:
+        """A batch of them."""
+        examples = [self[int(i)] for i in indices]
+        return {name: np.stack([example[name] for example in examples]) for name in examples[0]}
+
+
+def space(folder: str, run: str, *, shape: tuple[int, ...], num_classes: int) -> latents.Space:
+    """Where a model of latents lives, whose images are its latents."""
+    scale = data.Scale((0.0,) * 4, (1.0,) * 4)
+    return latents.Space(Moments(num_classes), scale, lambda params, z: z, None, images)
 
 
 def images() -> data.ArraySource:

@@ -2,6 +2,7 @@
 
 import ast
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -16,9 +17,11 @@ from tests.configs.made_up import module, small
 from train import check, count_parameters, make_mesh, make_step, place_state
 
 CONFIGS = Path(__file__).parents[2] / "configs"
-SHARED = ("__init__", "cifar10", "digits_students", "glue", "imagenet", "latents", "mnist", "teachers")  # not runs
+DIGITS_SHARED = ("digits_students", "digits_trajectories")
+METHODS = ("adapters", "ctm", "glue", "latents", "stable", "teachers")
+SHARED = ("__init__", *METHODS, *DIGITS_SHARED, "cifar10", "imagenet", "mnist", "mnist_latents")  # not runs
 NAMES = sorted(path.stem for path in CONFIGS.glob("*.py") if path.stem not in SHARED)
-PUBLISHED = [name for name in NAMES if name.startswith(("cifar10", "imagenet"))]
+PUBLISHED = [name for name in NAMES if name.startswith(("cifar10", "imagenet", "latents"))]
 SIZED = [name for name in PUBLISHED if "SIZES" in (CONFIGS / f"{name}.py").read_text()]
 
 
@@ -77,8 +80,8 @@ def test_every_sampler_of_a_config_gives_images(name, tmp_path, runs):
         images = jax.eval_shape(sampler.sample, params, keys, jax.numpy.zeros(3, int))
         assert images.shape == (3, *experiment.fingerprint["shape"])
         assert images.dtype == np.float32
-    # A cost names a sampler, and where the guidance scale is chosen, both do.
-    names = {(sampler.nfe, sampler.name.partition(", guidance ")[2]) for sampler in experiment.samplers}
+    # A cost names a sampler, and where the guidance scale or the noise is chosen, both do.
+    names = {(sampler.nfe, *re.findall(", (?:guidance|gamma) .*", sampler.name)) for sampler in experiment.samplers}
     assert len(names) == len(experiment.samplers)
 
 
@@ -155,6 +158,8 @@ MILLIONS = [
     ("cifar10_edm", "", 55.7),
     ("cifar10_cd", "", 56.4),  # EDM's NCSN++
     ("cifar10_ect", "", 55.7),
+    ("cifar10_ctm", "", 55.7),  # that of its teacher, told a second time
+    ("imagenet64_ctm", "", 295.9),
     ("imagenet64_edm", "", 295.9),
     ("imagenet64_cd", "", 295.9),
     ("imagenet64_cosine", "", 394.0),

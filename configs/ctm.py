@@ -1,0 +1,156 @@
+"""What the runs of consistency trajectory models share (Kim et al. 2023): one loss of three terms, for any network.
+
+Not a run. The terms are balanced by the lengths of their gradients at one layer, the last convolution of the last block
+in the authors' code.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from configs import digits_trajectories, glue
+from losses import conversions, denoising, edm, edm_weight, jumps, l2, steps, triples
+from losses.adversarial import balanced
+from losses.types import Distance, FlowMap, Loss, Net, PerExample, Times
+from models import preconditioning
+from samplers import grids
+from samplers.strategic import gamma_stop
+from train import Params, Sampler
+
+Path = tuple[str, ...]
+
+
+class Adversary(NamedTuple):
+    """A discriminator beside the network.
+
+    Attributes:
+        players: estimates [B, ...] -> loss of the network that made them, and of the discriminator, each [B].
+        weight: factor of the first of these, besides what balances it.
+        started: 1 once both count, 0 before.
+    """
+
+    players: Callable[[jax.Array], tuple[PerExample, PerExample]]
+    weight: float
+    started: jax.Array
+
+
+def loss(
+    g_of: Callable[[Params], FlowMap],
+    params: Params,
+    averaged: Params,
+    x: jax.Array,
+    key: jax.Array,
+    *,
+    layer: Path,
+    denoiser: Net,
+    grid: np.ndarray,
+    substeps: int,
+    times: Times,
+    sigma_data: float,
+    distance: Distance = l2,
+    adversary: Adversary | None = None,
+) -> Loss:
+    """d(jumps on to the end of the grid) + lambda_1 |g(x_t, t, t) - x|^2 + lambda_2 adversarial term.
+
+    Args:
+        g_of: The network's parameters -> g(x_t, t, s) on the EDM path.
+        params: Of the network.
+        averaged: Of the network that takes both jumps on to the end.
+        x: Data.
+        key: Draws times and noise, anew for the denoising term.
+        layer: Names that lead to the layer where the terms are balanced.
+        denoiser: The teacher's.
+        grid: Ascending noise levels.
+        substeps: The most steps of the grid that the teacher goes.
+        times: Law of the times of the denoising term, `times.ctm` with its numbers.
+        sigma_data: Standard deviation of the data.
+        distance: LPIPS in the paper.
+        adversary: If there is one.
+
+    Returns:
+        One float32 loss per example, and the terms without their weights.
+    """
+    key_jumps, key_denoising = jax.random.split(key)
+
+    def terms(leaf: Params) -> tuple[tuple[PerExample, ...], dict[str, PerExample]]:
+        g = g_of(replaced(params, layer, leaf))
+        pair = jumps(
+            flow_map(g),
+            x,
+            key_jumps,
+            triples=partial(triples.ctm, grid=grid, substeps=substeps),
+            step=partial(steps.heun_on_grid, velocity=conversions.denoiser_to_velocity(edm, denoiser), grid=grid),
+            project=flow_map(g_of(averaged)),
+            end=float(grid[0]),
+        )
+        weight = partial(edm_weight, sigma_data=sigma_data)
+        diffusion, _ = denoising(lambda x_t, t: g(x_t, t, t), x, key_denoising, times=times, weight=weight)
+        parts = {"t": pair.t, "trajectory": distance(pair.estimate, pair.goal), "denoising": diffusion}
+        if adversary is not None:
+            parts["adversarial"], parts["discriminator"] = adversary.players(pair.estimate)
+        return tuple(parts[name] for name in ("trajectory", "denoising", "adversarial") if name in parts), parts
+
+    limits = ((0.0, 1e4), (0.01, 10.0)) if adversary else ((0.0, 1e4),)
+    _, weights, parts = balanced(terms, at(params, layer), limits=limits)
+    total = parts["trajectory"] + weights[0] * parts["denoising"]
+    if adversary is not None:
+        players = adversary.weight * weights[1] * parts["adversarial"] + parts["discriminator"]
+        total += adversary.started * players
+    return total, parts
+
+
+# ---- Networks --------------------------------------------------------------------------------------------------------
+
+
+def flow_map(g: FlowMap) -> FlowMap:
+    """G(x_t, t, s) = (s/t) x_t + (1 - s/t) g(x_t, t, s)."""
+    return lambda x_t, t, s: conversions.ddim_jump(edm, x_t, g(x_t, t, s), t, s)
+
+
+def preconditioned(model: glue.Backbone, labels: jax.Array | None, sigma_data: float) -> Callable[[Params], FlowMap]:
+    """The network's parameters -> g: EDM's preconditioning, with s shown to the network as t is."""
+
+    def g_of(params: Params) -> FlowMap:
+        def g(x_t: jax.Array, t: jax.Array, s: jax.Array) -> jax.Array:
+            return preconditioning.edm(glue.bind(model, params, labels, s=jnp.log(s) / 4), sigma_data)(x_t, t)
+
+        return g
+
+    return g_of
+
+
+def at(params: Params, layer: Path) -> Params:
+    """The parameters of a layer."""
+    for name in layer:
+        params = params[name]
+    return params
+
+
+def replaced(params: Params, layer: Path, leaf: Params) -> Params:
+    """All parameters, with those of one layer given anew."""
+    if not layer:
+        return leaf
+    first, *rest = layer
+    return {**params, first: replaced(params[first], tuple(rest), leaf)}
+
+
+# ---- Samplers --------------------------------------------------------------------------------------------------------
+
+
+def sampler(
+    G_of: digits_trajectories.FlowMapOf, shape: tuple[int, ...], n: int, *, gamma: float, sigma_min: float = 0.002
+) -> Sampler:
+    """`strategic` with gamma on n levels of a Karras grid: 0 is deterministic, 1 a consistency model's sampler."""
+    return digits_trajectories.strategic_sampler(
+        f"strategic {n}, gamma {gamma:g}",
+        G_of,
+        shape,
+        grids.karras(n + 1, sigma_min=sigma_min)[:-1],
+        path=edm,
+        stop=gamma_stop(gamma),
+        end=sigma_min,
+    )
