@@ -11,6 +11,7 @@ Any value of a config can be given as --config.NAME=VALUE. The same command resu
 
 import difflib
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +102,7 @@ def run_train() -> None:
     metrics = workdir / "metrics.jsonl"
     rows = evaluation.read_rows(metrics) if metrics.exists() else []
     rows = [row for row in rows if is_final(row, experiment, int(finished.state.step))]
-    if {row["nfe"] for row in rows} != {sampler.nfe for sampler in experiment.samplers}:
+    if {row["sampler"] for row in rows} != {sampler.name for sampler in experiment.samplers}:
         rows = evaluation.evaluate(
             experiment, workdir, n=experiment.judged_samples, seed=0, average=experiment.judged_average, batch_size=500
         )
@@ -122,7 +123,8 @@ def run_sample() -> None:
             images, labels = evaluation.draw_all(
                 sampler, params, n=n, seed=FLAGS.seed, num_classes=experiment.num_classes, batch_size=500
             )
-            name = f"samples_nfe{sampler.nfe}_step{step}_{average.replace(':', '_')}_seed{FLAGS.seed}_n{n}"
+            told = told_apart(sampler, experiment.samplers)
+            name = f"samples_nfe{sampler.nfe}{told}_step{step}_{average.replace(':', '_')}_seed{FLAGS.seed}_n{n}"
             path = workdir / f"{name}.npz"
             evaluation.write_samples(path, images, labels, overwrite=FLAGS.overwrite)
             columns = min(experiment.num_classes or COLUMNS, n)
@@ -206,7 +208,8 @@ def draw_pictures(experiment: train.Experiment, workdir: Path) -> None:
         images, _ = evaluation.draw_all(
             sampler, params, n=len(labels), seed=0, num_classes=experiment.num_classes, batch_size=500
         )
-        panels.append((f"{sampler.nfe} step{'s' * (sampler.nfe > 1)}", panel(images)))
+        told = told_apart(sampler, experiment.samplers).replace("_", " ")
+        panels.append((f"{sampler.nfe} step{'s' * (sampler.nfe > 1)}{told}", panel(images)))
     real = real_images(experiment, labels)
     if real.dtype == np.uint8:  # what a model of latents is trained on is no picture
         panels.append(("real", panel(real)))
@@ -261,6 +264,12 @@ def load(workdir: Path) -> Any:
         return evaluation.load_experiment(workdir)
     except (ValueError, OSError) as error:
         raise UsageError(str(error)) from error
+
+
+def told_apart(sampler: train.Sampler, samplers: Sequence[train.Sampler]) -> str:
+    """What tells a sampler from others of as many evaluations, such as "_guidance_1.5"; "" if there are none."""
+    alike = sum(other.nfe == sampler.nfe for other in samplers) > 1
+    return "_" + sampler.name.rpartition(", ")[2].replace(" ", "_") if alike else ""
 
 
 def chosen_samplers(experiment: train.Experiment) -> tuple[train.Sampler, ...]:

@@ -11,6 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from main import told_apart
+from train import Sampler
+
 ROOT = Path(__file__).parents[1]
 SMALL = [
     "--config.steps=30",
@@ -257,3 +260,9 @@ def test_what_is_missing_is_named(workdir, tmp_path, arguments, message):
     assert code == 1
     assert message in output
     assert "Traceback" not in output
+
+
+def test_files_of_samplers_with_as_many_evaluations_are_told_apart():
+    names = {"ddim 2": 2, "strategic 4, gamma 0": 4, "strategic 4, gamma 1": 4, "consistency 80, 0.8": 3}
+    samplers = [Sampler(name, nfe, lambda params, keys, labels: keys) for name, nfe in names.items()]
+    assert [told_apart(sampler, samplers) for sampler in samplers] == ["", "_gamma_0", "_gamma_1", ""]
