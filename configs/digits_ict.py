@@ -3,7 +3,8 @@
     python main.py --config configs/digits_ict.py --workdir runs/digits_ict
 
 Doubling curriculum from 11 to 1,281 noise levels, lognormal frequencies, pseudo-Huber with c = 0.00054 sqrt(d), no
-target average, RAdam. The noise levels are set for 64 pixels.
+target average. The noise levels are set for 64 pixels; the optimizer is that of the other runs on digits, Adam and not
+the paper's RAdam.
 """
 
 from functools import partial

@@ -2,6 +2,7 @@
 
 from .absent import AbsentSource, absent
 from .augment import from_model_range, horizontal_flip, to_model_range
+from .captioned import CAPTIONED_FILES, CaptionedSource, captioned_latents
 from .checks import check_batch
 from .digits import digits
 from .fingerprint import fingerprint
@@ -16,9 +17,11 @@ from .source import Batch, Example, Source
 from .tfds_source import TfdsSource, tfds_source
 
 __all__ = [
+    "CAPTIONED_FILES",
     "AbsentSource",
     "ArraySource",
     "Batch",
+    "CaptionedSource",
     "Example",
     "FolderSource",
     "LatentSource",
@@ -29,6 +32,7 @@ __all__ = [
     "absent",
     "batches",
     "cached",
+    "captioned_latents",
     "check_batch",
     "digits",
     "fingerprint",
