@@ -10,7 +10,7 @@ from typing import NamedTuple
 from PIL import Image
 
 from .results_rows import Run
-from .results_runs import Finished, is_of
+from .results_runs import Finished, is_of, without_places
 
 
 class Kept(NamedTuple):
@@ -28,9 +28,10 @@ class Kept(NamedTuple):
 
 
 def keep(run: Run, finished: Finished, kept: Kept) -> None:
-    """Write the numbers of a run."""
+    """Write the numbers of a run; where its teachers and data lay is left out, as it is not what the run is."""
     kept.folder.mkdir(parents=True, exist_ok=True)
-    kept.numbers(run).write_text(json.dumps(finished._asdict(), indent=1, sort_keys=True) + "\n")
+    record = finished._replace(config=without_places(run, finished.config))._asdict()
+    kept.numbers(run).write_text(json.dumps(record, indent=1, sort_keys=True) + "\n")
 
 
 def recall(run: Run, kept: Kept) -> Finished | None:

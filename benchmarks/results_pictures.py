@@ -54,7 +54,9 @@ def draw_samples(table: Table, done: Mapping[str, Finished], place: Place, kept:
             continue
         nfe = min(line.values(table.distance))
         name = run.name + line.view.replace(",", "").replace(" ", "_")
-        picture = recall_samples(name, kept) if recall(run, kept) == done[run.name] else None
+        recalled = recall(run, kept)
+        same = recalled is not None and recalled.rows == done[run.name].rows
+        picture = recall_samples(name, kept) if same else None
         if picture is None:
             try:
                 experiment = evaluation.load_experiment(place.workdir(run))

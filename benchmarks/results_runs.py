@@ -175,6 +175,15 @@ def final_rows(run: Run, place: Place) -> list[Row]:
 def is_of(run: Run, config_file: str, config: Mapping[str, Any]) -> bool:
     """Whether these are the run's values; where a teacher or the data lie is not what a run is."""
     wanted = {**plain_config(run.config), **json.loads(json.dumps(dict(run.values)))}
-    elsewhere = {*run.teachers, "data_dir"}
-    same = all(config.get(k) == v for k, v in wanted.items() if k not in elsewhere)
+    same = all(config.get(k) == v for k, v in wanted.items() if k not in elsewhere(run, config))
     return config_file == f"configs/{run.config}.py" and config.keys() == wanted.keys() and same
+
+
+def elsewhere(run: Run, config: Mapping[str, Any]) -> set[str]:
+    """The values that say where a run's teachers and its data lie."""
+    return {*run.teachers, "data_dir"} & config.keys()
+
+
+def without_places(run: Run, config: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a run, those that say where something lies as its config file has them."""
+    return {**config, **{name: plain_config(run.config)[name] for name in elsewhere(run, config)}}

@@ -342,6 +342,15 @@ def test_what_was_kept_of_a_run_stands_until_its_config_changes(tmp_path, monkey
     assert cells_of(rebuild(), "the other")[0][2] == "not run"
 
 
+def test_where_a_teacher_lay_is_not_kept(tmp_path):
+    kept, done = Kept(tmp_path), done_with({1: 1.0}, teacher_run="/somewhere/teacher", seed=5)
+    results_kept.keep(STUDENT, done, kept)
+    assert "somewhere" not in kept.numbers(STUDENT).read_text()
+    recalled = results_kept.recall(STUDENT, kept)
+    assert recalled is not None
+    assert recalled == done._replace(config={**done.config, "teacher_run": ""})
+
+
 def test_a_section_stands_while_nothing_is_known_of_its_runs(tmp_path, monkeypatch):
     tables = tuple(replace(table_of(run), title=run.name) for run in (TEACHER, OTHER))
     monkeypatch.setattr(results, "TABLES", tables)
