@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
-from configs import cifar10, ctm, digits_trajectories, glue, teachers
+from configs import cifar10, ctm, glue, teachers, trajectories
 from losses import edm, pairs, times
 from losses.adversarial import hinge_generator
 from losses.types import FlowMap, Loss, PerExample
@@ -59,8 +59,8 @@ def build(config: ConfigDict) -> Experiment:
     model = cifar10.unet(ddpmpp, config, second_time=True)
     metric = glue.lpips_or_l2(config.lpips)
     height, width, _ = images.shape
-    judge = digits_trajectories.discriminator(config.discriminator_channels) if config.adversarial_weight else None
-    init = digits_trajectories.initialiser(
+    judge = trajectories.discriminator(config.discriminator_channels) if config.adversarial_weight else None
+    init = trajectories.initialiser(
         glue.initialiser(model, images), judge, (*images.shape[:2], images.shape[2] + classes)
     )
 
@@ -73,10 +73,10 @@ def build(config: ConfigDict) -> Experiment:
             return None
 
         def shown(x: jax.Array) -> jax.Array:
-            return x if labels is None else digits_trajectories.beside(x, jax.nn.one_hot(labels, classes))
+            return x if labels is None else trajectories.beside(x, jax.nn.one_hot(labels, classes))
 
         def players(estimate: jax.Array) -> tuple[PerExample, PerExample]:
-            return digits_trajectories.players(judge, params, shown(x), shown(estimate), generator=hinge_generator)
+            return trajectories.players(judge, params, shown(x), shown(estimate), generator=hinge_generator)
 
         return ctm.Adversary(players, config.adversarial_weight, jnp.float32(step >= config.adversarial_start))
 

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from configs import digits_trajectories, glue
+from configs import glue, trajectories
 from losses import conversions, denoising, edm, edm_weight, jumps, l2, steps, triples
 from losses.adversarial import balanced
 from losses.types import Distance, FlowMap, Loss, Net, PerExample, Times
@@ -142,10 +142,10 @@ def replaced(params: Params, layer: Path, leaf: Params) -> Params:
 
 
 def sampler(
-    G_of: digits_trajectories.FlowMapOf, shape: tuple[int, ...], n: int, *, gamma: float, sigma_min: float = 0.002
+    G_of: trajectories.FlowMapOf, shape: tuple[int, ...], n: int, *, gamma: float, sigma_min: float = 0.002
 ) -> Sampler:
     """`strategic` with gamma on n levels of a Karras grid: 0 is deterministic, 1 a consistency model's sampler."""
-    return digits_trajectories.strategic_sampler(
+    return trajectories.strategic_sampler(
         f"strategic {n}, gamma {gamma:g}",
         G_of,
         shape,

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 import data
-from configs import ctm, digits, digits_students, digits_trajectories, glue, teachers
+from configs import ctm, digits, digits_students, glue, teachers, trajectories
 from losses import edm, pairs, times
 from losses.adversarial import hinge_generator
 from losses.types import FlowMap, Loss, PerExample
@@ -56,9 +56,9 @@ def build(config: ConfigDict) -> Experiment:
     teacher = digits_students.teacher(config, source)
     model = digits.network(config, source).clone(second_time=True)
     g_of = digits_students.on_path_with_end(model, config, edm)
-    judge = digits_trajectories.discriminator(config.discriminator_channels) if config.adversarial_weight else None
+    judge = trajectories.discriminator(config.discriminator_channels) if config.adversarial_weight else None
     seen = (*source.shape[:2], source.shape[2] + source.num_classes)
-    init = digits_trajectories.initialiser(glue.initialiser(model, source), judge, seen)
+    init = trajectories.initialiser(glue.initialiser(model, source), judge, seen)
 
     def initial() -> Params:
         start = init(jax.random.key(config.seed))
@@ -70,8 +70,8 @@ def build(config: ConfigDict) -> Experiment:
         classes = jax.nn.one_hot(labels, source.num_classes)
 
         def players(estimate: jax.Array) -> tuple[PerExample, PerExample]:
-            real, fake = (digits_trajectories.beside(image, classes) for image in (x, estimate))
-            return digits_trajectories.players(judge, params, real, fake, generator=hinge_generator)
+            real, fake = (trajectories.beside(image, classes) for image in (x, estimate))
+            return trajectories.players(judge, params, real, fake, generator=hinge_generator)
 
         return ctm.Adversary(players, config.adversarial_weight, jnp.float32(step >= config.adversarial_start))
 

@@ -16,7 +16,7 @@ import jax
 from ml_collections import ConfigDict
 
 import data
-from configs import digits, digits_students, digits_trajectories, glue, teachers
+from configs import digits, digits_students, glue, teachers, trajectories
 from losses import Jumps, conversions, elementwise_pseudo_huber, jumps, pairs, paths, steps, triples
 from losses.adversarial import renoise, saturating_hinge_generator
 from losses.types import Loss, PerExample
@@ -57,9 +57,9 @@ def experiment(config: ConfigDict, source: data.Source, fields: digits.Fields) -
     teacher = digits_students.teacher(config, source, guidance=config.guidance)
     model = digits.network(config, source)
     denoiser_of = digits_students.on_path(model, config, path)
-    judge = digits_trajectories.discriminator(config.discriminator_channels) if config.adversarial_weight else None
+    judge = trajectories.discriminator(config.discriminator_channels) if config.adversarial_weight else None
     seen = (*source.shape[:2], source.shape[2] + source.num_classes + 1)
-    init = digits_trajectories.initialiser(glue.initialiser(model, source), judge, seen)
+    init = trajectories.initialiser(glue.initialiser(model, source), judge, seen)
 
     def initial() -> Params:
         return {**init(jax.random.key(config.seed)), "network": teacher.params()}
@@ -74,9 +74,9 @@ def experiment(config: ConfigDict, source: data.Source, fields: digits.Fields) -
 
         def noised(x_s: jax.Array, key: jax.Array) -> jax.Array:
             x_t = renoise(path, x_s, jax.random.normal(key, x_s.shape), pair.s, t)
-            return digits_trajectories.beside(x_t, *told)
+            return trajectories.beside(x_t, *told)
 
-        return digits_trajectories.players(
+        return trajectories.players(
             judge,
             params,
             noised(pair.goal, key_real),

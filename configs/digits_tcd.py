@@ -14,7 +14,7 @@ import jax
 from ml_collections import ConfigDict
 
 import data
-from configs import digits, digits_students, digits_trajectories, glue, teachers
+from configs import digits, digits_students, glue, teachers, trajectories
 from losses import l2, pairs, paths, steps, trajectory_consistency, triples
 from losses.types import Loss
 from samplers import grids
@@ -49,7 +49,7 @@ def experiment(config: ConfigDict, source: data.Source, fields: digits.Fields) -
     path = paths.scaled_linear_beta()
     teacher = digits_students.teacher(config, source, guidance=config.guidance)
     model = digits.network(config, source).clone(second_time=True)
-    flow_map = digits_trajectories.flow_map(digits_students.on_path_with_end(model, config, path), path)
+    flow_map = trajectories.flow_map(digits_students.on_path_with_end(model, config, path), path)
     init = glue.initialiser(model, source)
 
     def initial() -> Params:
@@ -70,7 +70,7 @@ def experiment(config: ConfigDict, source: data.Source, fields: digits.Fields) -
         )
 
     samplers = tuple(
-        digits_trajectories.strategic_sampler(
+        trajectories.strategic_sampler(
             f"strategic {n}, eta {config.eta:g}",
             flow_map,
             source.shape,

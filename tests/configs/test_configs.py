@@ -17,9 +17,8 @@ from tests.configs.made_up import module, small
 from train import check, count_parameters, make_mesh, make_step, place_state
 
 CONFIGS = Path(__file__).parents[2] / "configs"
-DIGITS_SHARED = ("digits_students", "digits_trajectories")
-METHODS = ("adapters", "ctm", "glue", "latents", "stable", "teachers")
-SHARED = ("__init__", *METHODS, *DIGITS_SHARED, "cifar10", "imagenet", "mnist", "mnist_latents")  # not runs
+METHODS = ("adapters", "ctm", "glue", "latents", "stable", "teachers", "trajectories")
+SHARED = ("__init__", *METHODS, "cifar10", "digits_students", "imagenet", "mnist", "mnist_latents")  # not runs
 NAMES = sorted(path.stem for path in CONFIGS.glob("*.py") if path.stem not in SHARED)
 PUBLISHED = [name for name in NAMES if name.startswith(("cifar10", "imagenet", "latents"))]
 SIZED = [name for name in PUBLISHED if "SIZES" in (CONFIGS / f"{name}.py").read_text()]

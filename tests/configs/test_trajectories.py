@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs import digits_students, digits_trajectories
+from configs import digits_students, trajectories
 from losses import edm, paths, scaled, trig
 from losses.adversarial import hinge_generator
 from models import DiT
@@ -47,14 +47,14 @@ def test_a_network_that_is_told_the_end_is_one_on_every_path():
 
 def test_the_jump_on_the_edm_path_is_that_of_ctm():
     t, s = jnp.array([80.0, 2.0, 0.5]), jnp.array([0.002, 1.0, 0.5])
-    G = digits_trajectories.flow_map(lambda params, labels: lambda x, t, s: jnp.cos(x), edm)(None, None)
+    G = trajectories.flow_map(lambda params, labels: lambda x, t, s: jnp.cos(x), edm)(None, None)
     ratio = (s / t)[:, None, None, None]
     np.testing.assert_allclose(G(X, t, s), ratio * X + (1 - ratio) * jnp.cos(X), rtol=1e-6, atol=1e-6)
     np.testing.assert_array_equal(G(X, t, s)[2], X[2])
 
 
 def test_a_condition_is_a_channel_of_one_number():
-    x = digits_trajectories.beside(X, jnp.eye(3), jnp.array([[0.1], [0.2], [0.3]]))
+    x = trajectories.beside(X, jnp.eye(3), jnp.array([[0.1], [0.2], [0.3]]))
     assert x.shape == (3, 8, 8, 5)
     np.testing.assert_array_equal(x[..., :1], X)
     for i in range(3):
@@ -62,13 +62,13 @@ def test_a_condition_is_a_channel_of_one_number():
 
 
 def test_neither_player_trains_the_other():
-    judge = digits_trajectories.discriminator(8)
+    judge = trajectories.discriminator(8)
     params = {"discriminator": judge.init(jax.random.key(1), X)["params"]}
 
     @jax.jit
     def gradients(params, real, fake):
         def player(i):
-            return lambda *inputs: digits_trajectories.players(judge, *inputs, generator=hinge_generator)[i].sum()
+            return lambda *inputs: trajectories.players(judge, *inputs, generator=hinge_generator)[i].sum()
 
         return [jax.grad(player(i), (0, 1, 2))(params, real, fake) for i in (0, 1)]
 

@@ -1,4 +1,4 @@
-"""What digits_ctm.py, digits_tcd.py and digits_pcm.py share: flow maps, their sampler, and a discriminator beside them.
+"""What the runs share that learn jumps (CTM, TCD, PCM): flow maps, their sampler, and a discriminator beside them.
 
 Not a run.
 """
@@ -57,7 +57,7 @@ def strategic_sampler(
 
 
 def discriminator(channels: int) -> PatchDiscriminator:
-    """Patches of 16 pixels a side, which is more than a digit has."""
+    """Patches of 16 pixels a side, more than a digit of scikit-learn has."""
     return PatchDiscriminator(channels=channels, layers=1, groups=4)
 
 
