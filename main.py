@@ -214,7 +214,8 @@ def draw_pictures(experiment: train.Experiment, workdir: Path) -> None:
     if real.dtype == np.uint8:  # what a model of latents is trained on is no picture
         panels.append(("real", panel(real)))
     evaluation.labelled_panels(panels).save(workdir / "samples.png")
-    evaluation.loss_curves(train.read_log(workdir)).savefig(workdir / "loss.png")
+    if log := train.read_log(workdir):  # a run of no steps has none
+        evaluation.loss_curves(log).savefig(workdir / "loss.png")
 
 
 def real_images(experiment: train.Experiment, labels: np.ndarray) -> np.ndarray:
