@@ -177,7 +177,7 @@ def test_bad_values_are_refused_before_anything_is_trained(tmp_path, arguments, 
 @pytest.mark.slow
 def test_an_untrained_network_is_judged_as_a_run_of_no_steps(tmp_path):
     workdir = tmp_path / "run"
-    code, output = digits("--workdir", str(workdir), "--config.steps=0", "--config.judged_samples=20")
+    code, output = digits("--workdir", str(workdir), "--config.steps=0", "--config.judged_samples=100")
     assert code == 0, output
     rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     assert {row["step"] for row in rows} == {0}
