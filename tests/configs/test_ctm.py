@@ -1,4 +1,5 @@
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -35,7 +36,7 @@ def exact(params):
     return g
 
 
-PARAMS = {"body": {"share": jnp.float32(0.3)}, "last": jnp.float32(0.1)}
+PARAMS: dict[str, Any] = {"body": {"share": jnp.float32(0.3)}, "last": jnp.float32(0.1)}
 loss = partial(
     ctm.loss,
     x=X,
@@ -119,5 +120,5 @@ def test_one_exact_step_from_noise_has_the_width_of_the_data():
     sampler = ctm.sampler(lambda params, labels: G, (2, 2, 1), 1, gamma=0.0)
     assert (sampler.name, sampler.nfe) == ("strategic 1, gamma 0", 1)
     keys = jax.random.split(jax.random.key(0), 2000)
-    x = sampler.sample(None, keys, None)
+    x = sampler.sample(None, keys, jnp.zeros(2000, int))
     np.testing.assert_allclose(x.std(), 0.5, rtol=0.03)

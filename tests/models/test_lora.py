@@ -23,7 +23,8 @@ def trained(adapters, seed):
     """Adapters as training may leave them: no factor is zero."""
     leaves, structure = jax.tree.flatten(adapters)
     keys = jax.random.split(jax.random.key(seed), len(leaves))
-    return structure.unflatten([jax.random.normal(k, a.shape) for k, a in zip(keys, leaves, strict=True)])
+    drawn = [jax.random.normal(k, a.shape) for k, a in zip(keys, leaves, strict=True)]
+    return jax.tree.unflatten(structure, drawn)
 
 
 def test_fresh_adapters_of_all_kernels_change_nothing(params):
@@ -87,7 +88,8 @@ def test_one_step_moves_up_alone_and_lowers_the_loss(params):
 
     @jax.jit
     def loss(adapters):
-        return jnp.mean(jnp.square(MODULE.apply({"params": adapted(params, adapters)}, X, T, LABELS) - 1.0))
+        out = jnp.asarray(MODULE.apply({"params": adapted(params, adapters)}, X, T, LABELS))
+        return jnp.mean(jnp.square(out - 1.0))
 
     gradient = jax.grad(loss)(adapters)
     down, up = ([leaf[name] for leaf in gradient.values()] for name in ("down", "up"))

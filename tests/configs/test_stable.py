@@ -1,0 +1,324 @@
+"""The runs that distil Stable Diffusion, with a U-Net of one resolution as their teacher."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs import adapters, stable
+from models import read_stable, stable_from
+from tests.configs.made_up import module, small
+from train import Context, Sampler, check, count_parameters, make_mesh, make_step, place_state
+from train.checkpoint import open_checkpoints, restore_average, save
+from train.state import check_initial, init_state
+
+FIXTURES = Path(__file__).parents[1] / "fixtures"
+NAMES = ("stable_lcm", "stable_tcd", "stable_pcm")
+RANKS = [("stable_lcm", 0), ("stable_lcm", 2), ("stable_tcd", 2), ("stable_pcm", 0)]
+TINY = {"batch_size": 2, "step_counts": (1, 2), "judged_samples": 4}
+KEYS, LABELS = jax.random.split(jax.random.key(1), 3), jnp.zeros(3, int)
+X, T, TEXT = jax.random.normal(KEYS[0], (2, 8, 8, 4)), jnp.array([19.0, 999.0]), jax.random.normal(KEYS[1], (2, 3, 6))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Latents of eight pixels with captions of three tokens."""
+    path, rng = tmp_path_factory.mktemp("captions"), np.random.default_rng(0)
+    np.save(path / "latents.npy", rng.standard_normal((20, 8, 8, 4)).astype(np.float16))
+    np.save(path / "text.npy", rng.standard_normal((20, 3, 6)).astype(np.float16))
+    np.save(path / "empty.npy", rng.standard_normal((3, 6)).astype(np.float16))
+    return path
+
+
+@pytest.fixture(scope="module")
+def settings():
+    """Those of the fixtures' U-Net, at one resolution."""
+    of_fixture = json.loads((FIXTURES / "stable_1_5" / "config.json").read_text())
+    blocks = {"down_block_types": ["CrossAttnDownBlock2D"], "up_block_types": ["CrossAttnUpBlock2D"]}
+    return of_fixture | {"block_out_channels": [4], "layers_per_block": 1} | blocks
+
+
+@pytest.fixture
+def teacher(tmp_path, settings, monkeypatch):
+    """A folder of settings, and weights that need no file; no one is zero but those of s and w."""
+    folder = tmp_path / "unet"
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(settings))
+
+    def read(path, second_time=False, guided=False):
+        assert Path(path) == folder
+        model = stable_from(settings).clone(second_time=second_time, guided=guided)
+        s, w = (T if told else None for told in (second_time, guided))
+        shapes = jax.eval_shape(model.init, jax.random.key(0), X, T, TEXT, s, w)["params"]
+        zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+        return model, {"params": zeros | noisy({k: v for k, v in zeros.items() if k not in stable.ADDED}, 0.3)}
+
+    monkeypatch.setattr(stable, "read_stable", read)
+    return str(folder)
+
+
+def config_of(name, folder, teacher, rank=None, **changes):
+    config = small(name, teacher=str(teacher), data=str(folder), bfloat16=False, remat=False)
+    for field, value in (TINY | ({} if rank is None else {"lora_rank": rank})).items():
+        if field in config:
+            config[field] = value
+    config.update(changes)
+    return config
+
+
+def built(name, folder, teacher, rank=None, **changes):
+    return module(name).build(config_of(name, folder, teacher, rank, **changes))
+
+
+def noisy(params: Any, scale: float) -> Any:
+    """The same parameters, none where it was."""
+    leaves, structure = jax.tree.flatten(params)
+    rng = np.random.default_rng(0)
+    return jax.tree.unflatten(structure, [x + scale * rng.standard_normal(x.shape).astype(x.dtype) for x in leaves])
+
+
+def flat(tree: Any) -> dict[str, Any]:
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
+
+
+# ---- Runs ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("quick_compile")
+@pytest.mark.parametrize(("name", "rank"), RANKS)
+def test_a_run_moves_what_is_trained_and_nothing_else(name, rank, folder, teacher):
+    experiment = built(name, folder, teacher, rank)
+    assert experiment.initial is not None
+    start = experiment.initial()
+    state, mesh = place_state(experiment, make_mesh()), make_mesh()
+    step, batches, frozen = make_step(experiment, mesh), experiment.batches(0), experiment.frozen()
+    for _ in range(2):
+        state, scalars = step(state, next(batches), frozen)
+        assert np.isfinite(float(scalars["loss"]))
+    added = {"added"} if (name, rank) in (("stable_lcm", 0), ("stable_tcd", 2)) else set()
+    assert set(start) == {"network"} | added | ({"adapters"} if rank else set())
+    for part in start:
+        before, after = flat(start[part]), flat(state.params[part])
+        same = {path for path in before if np.array_equal(before[path], after[path])}
+        assert same == (set(before) if part == "network" and rank else set())
+    for average in state.averages.values():
+        if rank:
+            jax.tree.map(np.testing.assert_array_equal, average["network"], start["network"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_the_network_below_adapters_has_no_state_of_the_optimizer(name, folder, teacher):
+    experiment = built(name, folder, teacher, rank=2)
+    state = jax.eval_shape(lambda: init_state(experiment))
+    size = {part: sum(leaf.size for leaf in jax.tree.leaves(state.params[part])) for part in state.params}
+    moments = sum(leaf.size for leaf in jax.tree.leaves(state.opt_state))
+    assert moments == 2 * (sum(size.values()) - size["network"]) + 1  # and the number of steps
+    assert experiment.frozen() is None  # the teacher is the network, once
+
+
+def test_a_checkpoint_with_adapters_is_whole(folder, teacher, tmp_path):
+    """Names of adapters hold slashes, and what is kept has no state."""
+    experiment = built("stable_pcm", folder, teacher)
+    assert experiment.initial is not None
+    params = noisy(experiment.initial(), 0.1)
+    tree = {"params": params, "opt_state": experiment.optimizer.init(params), "averages": {}}
+    with open_checkpoints(tmp_path / "checkpoints") as checkpoints:
+        save(checkpoints, 1, tree, {})
+    jax.tree.map(np.testing.assert_array_equal, restore_average(tmp_path, "params")[0], params)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "rank"), RANKS)
+def test_every_sampler_gives_latents(name, rank, folder, teacher):
+    experiment = built(name, folder, teacher, rank)
+    assert experiment.initial is not None
+    params = experiment.initial()
+    for sampler in experiment.samplers:
+        latents = jax.eval_shape(sampler.sample, params, KEYS, LABELS)
+        assert (latents.shape, latents.dtype) == ((3, 8, 8, 4), np.float32)
+    names = {sampler.name for sampler in experiment.samplers}
+    assert len(names) == len(experiment.samplers)
+    assert all("guidance 8.5" in sampler for sampler in names) == ((name, rank) == ("stable_lcm", 0))
+
+
+def test_a_sample_is_of_a_caption_that_its_key_draws(folder, settings):
+    captions = stable.captions(config_of("stable_pcm", folder, ""), stable_from(settings))
+    assert captions.shown.shape == (stable.SHOWN, 3, 6)
+    (sampler,) = stable.drawn([Sampler("shows its text", 1, lambda params, keys, text: text)], captions)
+    keys = jax.random.split(jax.random.key(0), 200)
+    text = sampler.sample(None, keys, jnp.zeros(200, int))
+    number = (text[:, None] == captions.shown).all((2, 3)).argmax(1)
+    assert np.bincount(number, minlength=stable.SHOWN).min() > 0
+    np.testing.assert_array_equal(text, captions.shown[number])
+    np.testing.assert_array_equal(sampler.sample(None, keys[7:9], jnp.ones(2, int)), text[7:9])
+
+
+# ---- The student -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "rank"), RANKS)
+def test_a_student_starts_as_its_teacher(name, rank, folder, teacher):
+    experiment = built(name, folder, teacher, rank)
+    assert experiment.initial is not None
+    initial = experiment.initial()
+    check_initial(initial, jax.eval_shape(lambda: experiment.init(jax.random.key(0))))
+    plain, trained = stable.read_stable(teacher)
+    told = initial.get("added", {})
+    model = plain.clone(guided="map_w" in told, second_time="map_s" in told)
+    expected: Any = plain.apply(trained, X, T, TEXT)
+    for value in (1.0, 8.5):
+        s, w = (jnp.full(2, value) if given else None for given in (model.second_time, model.guided))
+        out: Any = model.apply({"params": stable.weights(initial)}, X, T, TEXT, s, w)
+        np.testing.assert_allclose(out, expected, rtol=1e-5, atol=1e-5)
+    moved: Any = model.apply({"params": stable.weights(noisy(initial, 0.1))}, X, T, TEXT, s, w)
+    assert np.abs(moved - expected).max() > 0.01
+
+
+@pytest.mark.slow
+def test_a_merged_model_is_the_adapted_one(folder, teacher):
+    """Its weights are those of the plain network, and it is what a run trained and samples."""
+    config = config_of("stable_pcm", folder, teacher)
+    experiment = built("stable_pcm", folder, teacher)
+    assert experiment.initial is not None
+    params = noisy(experiment.initial(), 0.1)
+    merged = stable.weights(params)
+    model, trained = stable.read_stable(teacher)
+    check_initial(merged, jax.eval_shape(lambda: trained["params"]))
+    kernels = {path for path, same in flat(jax.tree.map(np.array_equal, merged, params["network"])).items() if not same}
+    assert kernels == set(params["adapters"])
+    assert not any(path.startswith(stable.WITHOUT_ADAPTER) for path in kernels)
+    linear = ("q", "k", "v", "out", "proj_in", "proj_out", "mlp0", "mlp1")
+    assert {path.split("/")[-2] for path in kernels} == {*linear, "conv0", "conv1", "skip", "affine"}
+    alone = stable.denoiser(config, model, merged, TEXT)(X, T)
+    of_run = stable.denoiser(config, stable.network(config), stable.weights(params), TEXT)(X, T)
+    np.testing.assert_allclose(alone, of_run, rtol=1e-6)
+
+
+def test_gradients_reach_adapters_alone():
+    params = {
+        "network": {"a": {"kernel": jnp.ones((2, 3))}},
+        "adapters": {"a/kernel": {"down": jnp.ones((2, 1)), "up": jnp.ones((1, 3))}},
+    }
+    gradient = jax.grad(lambda params: (adapters.weights(params)["a"]["kernel"] ** 2).sum())(params)
+    np.testing.assert_array_equal(gradient["network"]["a"]["kernel"], 0)
+    np.testing.assert_allclose(gradient["adapters"]["a/kernel"]["up"], 8.0)  # 2 (1 + 1) from each of two rows
+
+
+# ---- The teacher -----------------------------------------------------------------------------------------------------
+
+
+class Known:
+    """Stands in for the U-Net: its output is a known function."""
+
+    def __init__(self, output):
+        self.output = output
+
+    def clone(self, **changes):  # noqa: D102
+        return self
+
+    def apply(self, variables, x, t, text, s, w):  # noqa: D102
+        return self.output(variables["params"], x, text)
+
+
+@pytest.mark.parametrize("v_prediction", [False, True])
+def test_the_guided_teacher_is_the_guided_prediction_of_its_weights(v_prediction):
+    config = stable.common()
+    config.v_prediction = v_prediction
+    model: Any = Known(lambda params, x, text: 0.5 * x + text.mean((1, 2))[:, None, None, None] + params)
+    text, empty = jnp.array([1.0, 2.0])[:, None, None] * jnp.ones((2, 3, 6)), np.full((3, 6), 0.25)
+    scale = jnp.array([1.0, 8.5])
+    out = 0.5 * X + (0.25 + scale * (jnp.array([1.0, 2.0]) - 0.25))[:, None, None, None] + 0.1
+    alpha, sigma = (c(T)[:, None, None, None] for c in (stable.PATH.alpha, stable.PATH.sigma))
+    expected = alpha * X - sigma * out if v_prediction else (X - sigma * out) / alpha
+    # Frozen, or below adapters.
+    for params, frozen in (({"network": jnp.nan}, jnp.float32(0.1)), ({"network": jnp.float32(0.1)}, None)):
+        context = Context(jnp.zeros((), int), frozen, {})
+        D = stable.teacher(config, model, params, context, text, empty, scale=scale)
+        np.testing.assert_allclose(D(X, T), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_v_is_the_prediction_that_gives_the_data_back():
+    config = stable.common()
+    config.v_prediction = True
+    x, z = jax.random.normal(jax.random.key(0), (2, 2, 8, 8, 4))
+    alpha, sigma = (c(T)[:, None, None, None] for c in (stable.PATH.alpha, stable.PATH.sigma))
+    model: Any = Known(lambda params, x_t, text: alpha * z - sigma * x)
+    D = stable.denoiser(config, model, {}, TEXT)
+    np.testing.assert_allclose(D(alpha * x + sigma * z, T), x, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_without_a_teacher_a_run_can_be_built_and_says_what_it_lacks(name):
+    experiment = module(name).build(module(name).get_config())
+    assert experiment.fingerprint["shape"] == [64, 64, 4]
+    with pytest.raises(FileNotFoundError, match=r"is not here: give --config\.data=FOLDER, .*empty\.npy"):
+        check(experiment)
+    with pytest.raises(ValueError, match=r"needs Stable Diffusion's U-Net: .*--config\.teacher=FOLDER"):
+        experiment.frozen()
+
+
+def test_a_teacher_that_is_another_network_is_refused_by_name(folder, settings, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"has no config\.json; it should be `unet` of a pipeline"):
+        built("stable_pcm", folder, tmp_path)
+    xl = settings | {"addition_embed_type": "text_time", "transformer_layers_per_block": [1, 2, 10]}
+    (tmp_path / "config.json").write_text(json.dumps(xl))
+    message = rf"the teacher in {tmp_path}: (.|\n)*addition_embed_type='text_time' is not supported"
+    with pytest.raises(ValueError, match=message):
+        built("stable_pcm", folder, tmp_path)
+
+
+def test_weights_of_another_network_than_the_settings_say_are_refused_by_name(folder, settings, tmp_path):
+    pytest.importorskip("safetensors")
+    shutil.copytree(FIXTURES / "stable_1_5", tmp_path / "unet")
+    config = config_of("stable_pcm", folder, tmp_path / "unet")
+    stable.initial(config, stable.network(config))
+    (tmp_path / "unet" / "config.json").write_text(json.dumps(settings))
+    for read in (lambda: stable.initial(config, stable.network(config)), lambda: read_stable(tmp_path / "unet")):
+        with pytest.raises(ValueError, match=r"down_blocks\.1\.resnets\.0\.conv1\.weight is not a tensor of this"):
+            read()
+
+
+def test_captions_of_another_text_encoder_are_refused_with_both_widths(tmp_path):
+    def save_zeros(**shapes):
+        for name, shape in shapes.items():
+            np.save(tmp_path / f"{name}.npy", np.zeros(shape, np.float32))
+
+    save_zeros(latents=(4, 8, 8, 4), text=(4, 3, 5), empty=(3, 5))
+    with pytest.raises(ValueError, match="4 channels and texts of 5 features, the network takes 4 and 6"):
+        built("stable_lcm", tmp_path, FIXTURES / "stable_1_5")
+    save_zeros(latents=(4, 7, 8, 4), text=(4, 3, 6), empty=(3, 6))
+    with pytest.raises(ValueError, match="latents of 7 x 8, the network needs multiples of 2"):
+        built("stable_lcm", tmp_path, FIXTURES / "stable_1_5")
+
+
+def test_what_the_weights_predict_must_be_what_the_run_says(folder, settings, tmp_path):
+    unet, scheduler = tmp_path / "unet", tmp_path / "scheduler"
+    for made, name, values in (
+        (unet, "config", settings),
+        (scheduler, "scheduler_config", {"prediction_type": "v_prediction"}),
+    ):
+        made.mkdir()
+        (made / f"{name}.json").write_text(json.dumps(values))
+    with pytest.raises(ValueError, match=r"prediction_type='v_prediction', this run 'epsilon'; .*v_prediction"):
+        built("stable_lcm", folder, unet)
+    built("stable_lcm", folder, unet, v_prediction=True)
+
+
+# ---- Sizes -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_a_run_of_sd_1_5_has_as_many_parameters():
+    """The U-Net's, LCM-LoRA's 67.25 million, and a layer of 320 features without a bias for s or w."""
+    unet, added, of_rank_64 = 859_520_964, 320**2, 67_252_224
+    for name, expected in (("stable_lcm", unet + added), ("stable_tcd", unet + added + of_rank_64)):
+        assert count_parameters(module(name).build(module(name).get_config())) == expected
