@@ -51,7 +51,7 @@ loss = partial(
 
 
 def test_a_layer_is_found_and_replaced():
-    params = {"a": {"b": {"kernel": 1}, "c": 2}, "d": 3}
+    params: dict[str, Any] = {"a": {"b": {"kernel": 1}, "c": 2}, "d": 3}
     assert ctm.at(params, ("a", "b")) == {"kernel": 1}
     assert ctm.replaced(params, ("a", "b"), {"kernel": 5}) == {"a": {"b": {"kernel": 5}, "c": 2}, "d": 3}
     assert params["a"]["b"] == {"kernel": 1}
