@@ -54,7 +54,7 @@ TEACHERS: dict[str, tuple[str, dict[str, Any]]] = {
     "imagenet512_scm_training": ("imagenet512_trigflow", {}),
     "imagenet512_scm_distillation": ("imagenet512_trigflow", {}),
     **{f"digits_{name}": ("digits_teacher", {}) for name in ("cd", "ect", "stable", "scm", "scm_guided", "multistep")},
-    **{f"digits_{name}": ("digits_teacher", {}) for name in ("ctm", "tcd", "pcm", "lcm")},
+    **{f"digits_{name}": ("digits_teacher", {}) for name in ("ctm", "tcd", "pcm", "lcm", "lcm_lora")},
     "digits_lcf": ("digits_lcm", {}),
     "cifar10_ctm": ("cifar10_edm", {}),
     "imagenet64_ctm": ("imagenet64_edm", {}),

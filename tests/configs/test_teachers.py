@@ -17,7 +17,11 @@ from tests.configs.made_up import module, small
 from train import Context, restore_average
 from train.state import check_initial
 
-TOLD_MORE = ("digits_ctm", "digits_lcm", "digits_scm_guided", "digits_tcd", "imagenet512_scm_distillation")
+TOLD_MORE = (
+    *("cifar10_ctm", "digits_ctm", "imagenet64_ctm"),
+    *("digits_lcm", "digits_scm_guided", "imagenet512_scm_distillation", "mnist_latent_lcm"),
+    *("digits_tcd", "mnist_latent_tcd"),
+)
 STUDENTS = [name for name, (teacher, _) in made_up.TEACHERS.items() if teacher != "digits_lcm"]
 
 
