@@ -91,9 +91,14 @@ def get_config(data_set: str = "celebahq") -> ConfigDict:
     )
 
 
+def space_of(config: ConfigDict) -> latents.Space:
+    """The latents in the folder config.latents, and the decoder of config.autoencoder_run."""
+    return latents.space(config.latents, config.autoencoder_run, shape=SHAPE, num_classes=0)
+
+
 def build(config: ConfigDict) -> Experiment:
     """The experiment of these values."""
-    space = latents.space(config.latents, config.autoencoder_run, shape=SHAPE, num_classes=0)
+    space = space_of(config)
     model = adm(
         channels=config.channels,
         multipliers=tuple(config.multipliers),  # run.json makes lists of tuples

@@ -93,7 +93,7 @@ class Moments(Latents):
         return {name: np.stack([example[name] for example in examples]) for name in examples[0]}
 
 
-def space(folder: str, run: str, *, shape: tuple[int, ...], num_classes: int) -> latents.Space:
+def space(num_classes: int) -> latents.Space:
     """Where a model of latents lives, whose images are its latents."""
     scale = data.Scale((0.0,) * 4, (1.0,) * 4)
     return latents.Space(Moments(num_classes), scale, lambda params, z: z, None, images)
