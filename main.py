@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
@@ -119,6 +120,8 @@ def run_sample() -> None:
     n = experiment.judged_samples if FLAGS.n is None else FLAGS.n
     try:
         params, step = experiment.restore(workdir, average, FLAGS.step)
+        if not draws_pictures(experiment, params):
+            raise UsageError(f"samples of the run in {workdir} are latents, which cannot be written as images")
         for sampler in chosen_samplers(experiment):
             images, labels = evaluation.draw_all(
                 sampler, params, n=n, seed=FLAGS.seed, num_classes=experiment.num_classes, batch_size=500
@@ -194,8 +197,12 @@ def run_encode() -> None:
 
 
 def draw_pictures(experiment: train.Experiment, workdir: Path) -> None:
-    """Grids of every sampler beside real images, and the loss curves."""
+    """Grids of every sampler beside real images, unless samples are latents; and the loss curves."""
+    if log := train.read_log(workdir):  # a run of no steps has none
+        evaluation.loss_curves(log).savefig(workdir / "loss.png")
     params, _ = experiment.restore(workdir, experiment.judged_average, None)
+    if not draws_pictures(experiment, params):
+        return
     classes = experiment.num_classes or COLUMNS
     labels = np.arange(classes * COLUMNS) % classes
 
@@ -214,8 +221,13 @@ def draw_pictures(experiment: train.Experiment, workdir: Path) -> None:
     if real.dtype == np.uint8:  # what a model of latents is trained on is no picture
         panels.append(("real", panel(real)))
     evaluation.labelled_panels(panels).save(workdir / "samples.png")
-    if log := train.read_log(workdir):  # a run of no steps has none
-        evaluation.loss_curves(log).savefig(workdir / "loss.png")
+
+
+def draws_pictures(experiment: train.Experiment, params: train.Params) -> bool:
+    """Whether samples are grey or coloured images, and not latents or vectors."""
+    keys, labels = jax.random.split(jax.random.key(0), 2), np.zeros(2, np.int32)
+    shape = jax.eval_shape(experiment.samplers[0].sample, params, keys, labels).shape
+    return len(shape) == 4 and shape[-1] in (1, 3)
 
 
 def real_images(experiment: train.Experiment, labels: np.ndarray) -> np.ndarray:

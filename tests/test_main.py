@@ -6,12 +6,14 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
 
-from main import told_apart
+from main import draws_pictures, told_apart
 from train import Sampler
 
 ROOT = Path(__file__).parents[1]
@@ -270,6 +272,17 @@ def test_what_is_missing_is_named(workdir, tmp_path, arguments, message):
     assert code == 1
     assert message in output
     assert "Traceback" not in output
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected"), [((8, 8, 1), True), ((8, 8, 3), True), ((8, 8, 4), False), ((2,), False)]
+)
+def test_latents_are_no_pictures(shape, expected):
+    def sample(params, keys, labels):
+        return jnp.zeros((len(keys), *shape)) + params
+
+    experiment = SimpleNamespace(samplers=(Sampler("zeros", 1, sample),))
+    assert draws_pictures(experiment, 0.0) == expected  # type: ignore[arg-type]
 
 
 def test_files_of_samplers_with_as_many_evaluations_are_told_apart():
