@@ -21,7 +21,7 @@ METHODS = ("adapters", "ctm", "glue", "latents", "stable", "teachers", "trajecto
 SHARED = ("__init__", *METHODS, "cifar10", "digits_students", "imagenet", "mnist", "mnist_latents")  # not runs
 NAMES = sorted(path.stem for path in CONFIGS.glob("*.py") if path.stem not in SHARED)
 STEPPED = [name for name in NAMES if not name.startswith("stable")]  # those take theirs in test_stable.py
-PUBLISHED = [name for name in NAMES if name.startswith(("cifar10", "imagenet", "latents"))]
+PUBLISHED = [name for name in NAMES if name.startswith(("cifar10", "imagenet", "latents", "stable"))]
 SIZED = [name for name in PUBLISHED if "SIZES" in (CONFIGS / f"{name}.py").read_text()]
 
 
@@ -160,6 +160,7 @@ MILLIONS = [
     ("cifar10_ect", "", 55.7),
     ("cifar10_ctm", "", 55.7),  # that of its teacher, told a second time
     ("imagenet64_ctm", "", 295.9),
+    ("stable_lcm", "", 859.5),
     ("imagenet64_edm", "", 295.9),
     ("imagenet64_cd", "", 295.9),
     ("imagenet64_cosine", "", 394.0),
