@@ -11,7 +11,7 @@ import numpy as np
 from eval import Row
 
 from .results_rows import Run, Table
-from .results_runs import RUNS, Finished, Place, arguments
+from .results_runs import RUNS, Finished, Place, arguments, making
 
 AGREEMENT = "label_agreement_"
 COLUMNS = (1, 2, 4, 8)  # numbers of steps with a column of their own
@@ -131,7 +131,9 @@ def section(table: Table, done: Mapping[str, Finished], pictures: Sequence[tuple
         ["method", *(str(n) for n in COLUMNS), "more"], [[line.label, *cells(line, AGREEMENT)] for line in lines]
     )
     parts += ["\nThe commands, in an order in which they can be given:\n", "```bash"]
-    parts += [shlex.join(["python", *arguments(run, Place(RUNS))]) for run in table.runs]
+    place = Place(RUNS)
+    commands = [command for run in table.runs for command in (arguments(run, place), *making(run, place))]
+    parts += [shlex.join(["python", *command]) for command in commands]
     return "\n".join([*parts, "```", ""])
 
 
@@ -178,10 +180,11 @@ def training_cell(line: Line, table: Table, done: Mapping[str, Finished]) -> str
     if not line.done:
         return NOT_RUN
     own = spread([finished.train_seconds for finished in line.done.values()], ".0f")
-    by_name = {run.name: run for run in table.runs}
-    teachers = list(dict.fromkeys(name for run in line.runs for name in run.teachers.values()))
+    makers = {name: run for run in table.runs for name in run.names()}
+    teachers = list(dict.fromkeys(makers[name].name for run in line.runs for name in run.teachers.values()))
     for name in teachers:
-        teachers += [other for other in by_name[name].teachers.values() if other not in teachers]
+        others = [makers[other].name for other in makers[name].teachers.values()]
+        teachers += [other for other in dict.fromkeys(others) if other not in teachers]
     return " + ".join([own, *(f"{done[t].train_seconds:.0f} teacher" if t in done else NOT_RUN for t in teachers)])
 
 

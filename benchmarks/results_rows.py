@@ -18,7 +18,9 @@ class Run:
         paper: where the method is from.
         config: file name in configs/, without ".py".
         values: config values that differ from that file's.
-        teachers: config values that are the workdir of another run, by that run's name; it is trained before.
+        teachers: config values that are the workdir of another run, or a folder that one makes, by its name; that run
+            comes before.
+        makes: folders that it makes for others once it is trained, by name, with main.py's arguments for them.
         nfe: the numbers of network evaluations that it stands for in its line; all of its samplers' if empty.
         views: its lines, where its samplers differ in more than steps: what a line adds to the label, and how the names
             of its samplers end.
@@ -31,9 +33,14 @@ class Run:
     config: str
     values: Mapping[str, Any] = field(default_factory=dict)
     teachers: Mapping[str, str] = field(default_factory=dict)
+    makes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     nfe: tuple[int, ...] = ()
     views: Mapping[str, str] = field(default_factory=lambda: {"": ""})
     control: bool = False
+
+    def names(self) -> tuple[str, ...]:
+        """What others can need of it."""
+        return (self.name, *self.makes)
 
 
 @dataclass(frozen=True)
@@ -145,4 +152,71 @@ MNIST = Table(
     ),
 )
 
-TABLES = (DIGITS, MNIST)
+LATENTS = {"latents": "mnist_latents", "autoencoder_run": "mnist_autoencoder"}
+LATENT_STUDENTS = {**LATENTS, "teacher_run": "mnist_latent_teacher"}
+BY_GUIDANCE = {f", guidance {w}": f"guidance {w}" for w in (1, 3, 7)}
+
+
+def each_guidance(run: Run) -> tuple[Run, ...]:
+    """A model for each guidance scale of its teacher, with a line of its own."""
+    return tuple(
+        replace(
+            run, name=f"{run.name}_w{w:g}", label=f"{run.label}, guidance {w:g}", values={**run.values, "guidance": w}
+        )
+        for w in (1.0, 3.0, 7.0)
+    )
+
+
+MNIST_LATENT_PCM = Run("mnist_latent_pcm", "PCM", "Wang et al. 2024", "mnist_latent_pcm", {}, LATENT_STUDENTS)
+MNIST_LATENTS = Table(
+    title="Latents of MNIST",
+    pictures="results_latents",
+    text="MNIST with a border to 32 x 32 pixels, class-conditional, in latents of 8 x 8 x 4; judged as decoded pixels "
+    "against the first 10,000 training images, in the features of a classifier. A guided step of the teacher is two "
+    "calls; LCM is told the scale, TCD and PCM learn one each, iLCT has none.",
+    same=SAME,
+    distance="fd_classifier",
+    tfds="mnist",
+    runs=(
+        Run(
+            *("mnist_autoencoder", "KL autoencoder", "Rombach et al. 2022", "mnist_autoencoder"),
+            makes={"mnist_latents": ("--mode=encode",)},
+            control=True,
+        ),
+        Run(
+            *("mnist_latent_teacher", "diffusion teacher, DDIM", "Rombach et al. 2022", "mnist_latent_teacher"),
+            teachers=LATENTS,
+            views=BY_GUIDANCE,
+        ),
+        Run("mnist_latent_lcm", "LCM", LCM, "mnist_latent_lcm", {}, LATENT_STUDENTS, views=BY_GUIDANCE),
+        *each_guidance(Run("mnist_latent_tcd", "TCD", "Zheng et al. 2024", "mnist_latent_tcd", {}, LATENT_STUDENTS)),
+        *(
+            model
+            for run, phases in zip(each_guidance(MNIST_LATENT_PCM), ((4,), (1, 2, 4, 8), (4,)), strict=True)
+            for model in each_step_count(run, "phases", phases)
+        ),
+        Run("mnist_latent_ilct", "iLCT", "Dao et al. 2025", "mnist_latent_ilct", {}, LATENTS),
+        Run("mnist_latent_untrained", "untrained network", "", "mnist_latent_ilct", UNTRAINED, LATENTS, control=True),
+    ),
+)
+
+OUTLIERS = Table(
+    title="Outliers",
+    pictures="results_outliers",
+    text="iLCT on scikit-learn's digits with half a percent of their numbers enlarged eightfold, anew each time an "
+    "image is seen; judged against the images as they are. Each line takes one thing from the first.",
+    same=("steps", "batch_size", "channels", "sigma_data", "outlier_share", "outlier_factor", "judged_samples"),
+    runs=tuple(
+        seeded
+        for name, label, values in (
+            ("digits_outliers", "all of iLCT: Cauchy", {}),
+            ("digits_outliers_pseudo_huber", "pseudo-Huber instead", {"distance": "pseudo_huber"}),
+            ("digits_outliers_l2", "l2 instead", {"distance": "l2"}),
+            ("digits_outliers_no_transport", "without optimal transport", {"transport": False}),
+            ("digits_outliers_scaling_norm", "with scaling norms", {"scaling_norm": True}),
+        )
+        for seeded in with_seeds(Run(name, label, "Dao et al. 2025", "digits_outliers", values), 1, 2)
+    ),
+)
+
+TABLES = (DIGITS, MNIST, MNIST_LATENTS, OUTLIERS)

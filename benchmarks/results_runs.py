@@ -76,6 +76,17 @@ def arguments(run: Run, place: Place) -> list[str]:
     ]
 
 
+def making(run: Run, place: Place) -> list[list[str]]:
+    """The same for the folders that a run makes; given again, they go on or find them whole."""
+    workdir = str(place.workdir(run))
+    return [["main.py", "--workdir", workdir, *how, f"--out={place.runs / name}"] for name, how in run.makes.items()]
+
+
+def commands(run: Run, place: Place) -> list[list[str]]:
+    """The calls of main.py that are left of a run."""
+    return [*([] if finished(run, place) else [arguments(run, place)]), *making(run, place)]
+
+
 @cache
 def plain_config(config: str) -> Mapping[str, Any]:
     """The values of a config file, as run.json holds them.
@@ -93,13 +104,13 @@ def check(runs: Sequence[Run]) -> None:
     Raises:
         ValueError: listing names given twice, teachers and config files and config values that do not exist.
     """
-    problems = []
-    names = [run.name for run in runs]
-    for i, run in enumerate(runs):
-        if run.name in names[:i]:
-            problems.append(f"{run.name}: the name of two runs")
+    problems: list[str] = []
+    above: set[str] = set()
+    for run in runs:
+        problems += [f"{name}: the name of two runs" for name in run.names() if name in above]
         # Only what stands above can be a teacher: that alone rules out circles.
-        problems += [f"{run.name}: no run {t!r} stands above it" for t in run.teachers.values() if t not in names[:i]]
+        problems += [f"{run.name}: no run {t!r} stands above it" for t in run.teachers.values() if t not in above]
+        above.update(run.names())
         try:
             known = plain_config(run.config)
         except FileNotFoundError as error:
@@ -113,14 +124,14 @@ def check(runs: Sequence[Run]) -> None:
 
 def with_teachers(chosen: Iterable[Run], runs: Sequence[Run]) -> list[Run]:
     """These runs and all whose workdirs they need, in the order of `runs`."""
-    by_name = {run.name: run for run in runs}
+    by_name = {name: run for run in runs for name in run.names()}
     needed: set[str] = set()
     waiting = [run.name for run in chosen]
     while waiting:
-        name = waiting.pop()
-        if name in by_name and name not in needed:
-            needed.add(name)
-            waiting += by_name[name].teachers.values()
+        run = by_name.get(waiting.pop())
+        if run is not None and run.name not in needed:
+            needed.add(run.name)
+            waiting += run.teachers.values()
     return [run for run in runs if run.name in needed]
 
 

@@ -15,16 +15,17 @@ from typing import NamedTuple
 from train import read_log
 
 from .results_rows import Run
-from .results_runs import RECORD, Place, arguments, final_rows, finished, plain_config
+from .results_runs import RECORD, Place, commands, final_rows, finished, plain_config
 
 SECONDS_BETWEEN_LOOKS = 0.5
 
 
 class Job(NamedTuple):
-    """A run in progress."""
+    """A run in progress, and the commands that come after the one that is running."""
 
     run: Run
     process: subprocess.Popen
+    following: tuple[list[str], ...]
     started: float  # time.monotonic
     first_step: int
     steps: int
@@ -54,7 +55,9 @@ def train_missing(
     *,
     jobs: int,
     show: Callable[[Look], None],
-    command: Callable[[Run, Place], list[str]] = lambda run, place: [sys.executable, *arguments(run, place)],
+    calls: Callable[[Run, Place], list[list[str]]] = lambda run, place: [
+        [sys.executable, *call] for call in commands(run, place)
+    ],
 ) -> dict[str, str]:
     """Bring every run to its end, `jobs` at a time, each with its share of the CPU cores.
 
@@ -63,13 +66,16 @@ def train_missing(
         place: where they lie.
         jobs: runs at the same time.
         show: called about twice a second.
-        command: what to start for a run.
+        calls: what to start for a run, one after the other.
 
     Returns:
         Why they failed, by name, for the runs that did or could not be started.
     """
     waiting = [run for run in runs if finished(run, place) is None]
-    done = {run.name for run in runs} - {run.name for run in waiting}
+    needed = {name for run in waiting for name in run.teachers.values()}
+    waiting = [run for run in runs if run in waiting or needed.intersection(run.makes)]
+    done = {run.name for run in runs if run not in waiting}
+    makers = {name: run.name for run in runs for name in run.names()}
     running: list[Job] = []
     failed: dict[str, str] = {}
     seconds: dict[str, float] = {}
@@ -78,17 +84,22 @@ def train_missing(
     try:
         while waiting or running:
             for run in list(waiting):
-                broken = [teacher for teacher in run.teachers.values() if teacher in failed]
+                teachers = [makers[name] for name in run.teachers.values()]
+                broken = [teacher for teacher in teachers if teacher in failed]
                 if broken:
                     waiting.remove(run)
                     failed[run.name] = f"not started, {broken[0]} failed"
-                elif len(running) < jobs and done.issuperset(run.teachers.values()):
+                elif len(running) < jobs and done.issuperset(teachers):
                     waiting.remove(run)
-                    running.append(start(run, place, command(run, place), cores))
+                    running.append(start(run, place, calls(run, place), cores))
             for job in list(running):
                 if job.process.poll() is None:
                     continue
                 running.remove(job)
+                if job.process.returncode == 0 and job.following:
+                    process = call(job.following[0], place.log(job.run), "ab", cores)
+                    running.append(job._replace(process=process, following=job.following[1:]))
+                    continue
                 reason = end(job, place, cores)
                 if reason is None:
                     done.add(job.run.name)
@@ -108,19 +119,20 @@ def train_missing(
     return failed
 
 
-def start(run: Run, place: Place, command: list[str], cores: int) -> Job:
-    """Start main.py with its output in the run's log.
+def start(run: Run, place: Place, commands: Sequence[list[str]], cores: int) -> Job:
+    """Start the first of the commands with its output in the run's log."""
+    first, *following = commands
+    process = call(first, place.log(run), "wb", cores)
+    steps = {**plain_config(run.config), **run.values}["steps"]
+    return Job(run, process, tuple(following), time.monotonic(), last_step(place.workdir(run)), steps)
 
-    It has a session of its own, so that Ctrl-C reaches it as the SIGTERM that it can answer.
-    """
-    with place.log(run).open("wb") as log:
+
+def call(command: list[str], log: Path, mode: str, cores: int) -> subprocess.Popen:
+    """Start a command in a session of its own, so that Ctrl-C reaches it as the SIGTERM that it can answer."""
+    with log.open(mode) as file:
         # What XLA takes its threads from; --xla_cpu_multi_thread_eigen leaves them all.
         environment = os.environ | {"NPROC": str(cores)}
-        process = subprocess.Popen(
-            command, env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
-        )
-    steps = {**plain_config(run.config), **run.values}["steps"]
-    return Job(run, process, time.monotonic(), last_step(place.workdir(run)), steps)
+        return subprocess.Popen(command, env=environment, stdout=file, stderr=subprocess.STDOUT, start_new_session=True)
 
 
 def end(job: Job, place: Place, cores: int) -> str | None:
@@ -135,7 +147,8 @@ def end(job: Job, place: Place, cores: int) -> str | None:
     if not rows:
         return f"ended without final rows in {workdir / 'metrics.jsonl'}, see {log}"
     trained_here = job.first_step < job.steps
-    (workdir / RECORD).write_text(json.dumps({"cores": cores if trained_here else None}) + "\n")
+    if trained_here or not (workdir / RECORD).exists():
+        (workdir / RECORD).write_text(json.dumps({"cores": cores if trained_here else None}) + "\n")
     return None
 
 

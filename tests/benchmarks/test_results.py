@@ -59,11 +59,16 @@ def tiny_config(monkeypatch):
 def train(runs, place, *, jobs=1, behaviour=None, show=lambda look: None):
     """Pretends to train what is missing; the names in the order in which they were started, and what failed."""
 
-    def command(run, place):
+    def calls(run, place):
+        making = "import pathlib, sys; pathlib.Path(sys.argv[1]).mkdir(exist_ok=True)"
+        made = [[sys.executable, "-c", making, str(place.runs / name)] for name in run.makes]
+        if results_runs.finished(run, place):
+            return made
         config = json.dumps({**VALUES, **{k: str(place.runs / v) for k, v in run.teachers.items()}, **run.values})
-        return [sys.executable, "-c", PRETEND, str(place.workdir(run)), config, (behaviour or {}).get(run.name, "")]
+        pretend = [str(place.workdir(run)), config, (behaviour or {}).get(run.name, "")]
+        return [[sys.executable, "-c", PRETEND, *pretend], *made]
 
-    failed = results_training.train_missing(runs, place, jobs=jobs, show=show, command=command)
+    failed = results_training.train_missing(runs, place, jobs=jobs, show=show, calls=calls)
     order = place.runs / "order.txt"
     started = order.read_text().split() if order.exists() else []
     order.unlink(missing_ok=True)
@@ -108,6 +113,27 @@ def test_a_teacher_is_done_before_its_student_begins(tmp_path, jobs):
         assert not {"teacher", "student"} <= running
     assert max(len(look.jobs) for look in looks) == jobs
     assert looks[-1].done == 3
+
+
+def test_what_a_run_makes_is_there_before_it_is_needed(tmp_path):
+    maker = Run("maker", "maker", "", "tiny", makes={"store": ("--mode=encode",)})
+    student = Run("student", "student", "", "tiny", teachers={"teacher_run": "store"})
+    assert train([maker, student], Place(tmp_path)) == (["maker", "student"], {})
+    assert (tmp_path / "store").is_dir()
+    (tmp_path / "store").rmdir()
+    again = replace(student, name="again")
+    recorded = (tmp_path / "maker" / "driver.json").read_text()
+    assert train([maker, student, again], Place(tmp_path)) == (["again"], {})
+    assert (tmp_path / "store").is_dir()
+    assert (tmp_path / "maker" / "driver.json").read_text() == recorded
+
+
+def test_folders_are_made_by_mains_commands(tmp_path):
+    run = Run("maker", "maker", "", "tiny", makes={"store": ("--mode=pairs", "--n=7")})
+    training, making = results_runs.commands(run, Place(tmp_path))
+    assert training == results_runs.arguments(run, Place(tmp_path))
+    assert making[:3] == ["main.py", "--workdir", str(tmp_path / "maker")]
+    assert making[3:] == ["--mode=pairs", "--n=7", f"--out={tmp_path / 'store'}"]
 
 
 def test_a_failure_stops_its_students_alone_and_says_which_log_to_read(tmp_path):
@@ -188,7 +214,7 @@ def test_chosen_runs_bring_their_teachers():
 def test_time_left_follows_what_was_seen():
     def job(name: str, seconds_ago: float) -> Job:
         process: Any = None
-        return Job(Run(name, name, "", "tiny"), process, time.monotonic() - seconds_ago, 0, 100)
+        return Job(Run(name, name, "", "tiny"), process, (), time.monotonic() - seconds_ago, 0, 100)
 
     look = Look(jobs=((job("a", 40), 50),), done=0, waiting=(STUDENT, OTHER), failed={}, seconds={})
     assert results.seconds_left(look, 1) == pytest.approx(40 + 2 * 80, abs=1)
@@ -199,10 +225,11 @@ def test_time_left_follows_what_was_seen():
 
 def test_the_rows_of_this_repository_name_each_run_and_its_teachers_once():
     for table in TABLES:
-        names = [run.name for run in table.runs]
+        names = [name for run in table.runs for name in run.names()]
         assert len(set(names)) == len(names)
         for i, run in enumerate(table.runs):
-            assert set(run.teachers.values()) <= set(names[:i]), run.name
+            above = {name for other in table.runs[:i] for name in other.names()}
+            assert set(run.teachers.values()) <= above, run.name
 
 
 @pytest.mark.parametrize("table", TABLES, ids=lambda table: table.title)
