@@ -55,9 +55,7 @@ def train_missing(
     *,
     jobs: int,
     show: Callable[[Look], None],
-    calls: Callable[[Run, Place], list[list[str]]] = lambda run, place: [
-        [sys.executable, *call] for call in commands(run, place)
-    ],
+    calls: Callable[[Run, Place], list[list[str]]] | None = None,
 ) -> dict[str, str]:
     """Bring every run to its end, `jobs` at a time, each with its share of the CPU cores.
 
@@ -66,7 +64,7 @@ def train_missing(
         place: where they lie.
         jobs: runs at the same time.
         show: called about twice a second.
-        calls: what to start for a run, one after the other.
+        calls: what to start for a run, one after the other; main.py by default.
 
     Returns:
         Why they failed, by name, for the runs that did or could not be started.
@@ -91,7 +89,7 @@ def train_missing(
                     failed[run.name] = f"not started, {broken[0]} failed"
                 elif len(running) < jobs and done.issuperset(teachers):
                     waiting.remove(run)
-                    running.append(start(run, place, calls(run, place), cores))
+                    running.append(start(run, place, (calls or python_calls)(run, place), cores))
             for job in list(running):
                 if job.process.poll() is None:
                     continue
@@ -117,6 +115,11 @@ def train_missing(
         for job in running:
             job.process.wait()
     return failed
+
+
+def python_calls(run: Run, place: Place) -> list[list[str]]:
+    """What is left of a run, by the interpreter that this is."""
+    return [[sys.executable, *command] for command in commands(run, place)]
 
 
 def start(run: Run, place: Place, commands: Sequence[list[str]], cores: int) -> Job:
