@@ -127,6 +127,11 @@ DIGITS = Table(
             Run("digits_pcm", "PCM", "Wang et al. 2024", "digits_pcm", {}, DIGITS_TEACHER), "phases", (1, 2, 4, 8)
         ),
         Run("digits_lcm", "LCM", LCM, "digits_lcm", teachers=DIGITS_TEACHER),
+        Run(
+            *("digits_lcm_second_order", "LCM, DPM-Solver++", LCM, "digits_lcm"),
+            {"second_order": True},
+            DIGITS_TEACHER,
+        ),
         Run("digits_lcm_lora", "LCM-LoRA", LCM, "digits_lcm_lora", teachers=DIGITS_TEACHER),
         Run("digits_lcf", "LCF", LCM, "digits_lcf", teachers=students_of("digits_lcm")),
         Run("digits_ilct", "iLCT", "Dao et al. 2025", "digits_ilct"),

@@ -83,6 +83,20 @@ def ddim(path: Path, x: Batch, z: Batch, t: PerExample, s: PerExample, *, denois
     return ddim_jump(path, x_t, denoiser(x_t, t), t, s)
 
 
+def dpm_solver(path: Path, x: Batch, z: Batch, t: PerExample, s: PerExample, *, denoiser: Net) -> Batch:
+    """One DPM-Solver++ (2S) step of the teacher: LCM's other solver (Lu et al. 2022, alg. 1); two calls, error O(h^3).
+
+    `denoiser` is the teacher's data prediction on `path`, guided or not, and also called at (t + s) / 2. h is the
+    difference of the log signal-to-noise ratios, so sigma(s) must be positive.
+    """
+    x_t, r = interpolate(path, x, z, t), (t + s) / 2
+    D_t = denoiser(x_t, t)
+    D_r = denoiser(ddim_jump(path, x_t, D_t, t, r), r)
+    log_ratio_t, log_ratio_r, log_ratio_s = (jnp.log(path.alpha(time) / path.sigma(time)) for time in (t, r, s))
+    share = expand((log_ratio_r - log_ratio_t) / (log_ratio_s - log_ratio_t), x)
+    return ddim_jump(path, x_t, D_t + (D_r - D_t) / (2 * share), t, s)
+
+
 def reference_average(
     path: Path,
     x: Batch,
