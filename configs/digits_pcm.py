@@ -6,8 +6,10 @@ r"""Phased consistency models on scikit-learn's digits (Wang et al. 2024): a mod
 Every jump ends where the phase of its start does. Phases begin at the same timesteps in training and in sampling,
 which 40 solver steps allow for 1, 2, 4 and 8 of them, and the published 50 do not.
 
-Differs from the paper: a whole network instead of LoRA, guided by one scale, by default none, and no discriminator.
---config.adversarial_weight=0.1 adds one: small, convolutional, told label and timestep, trained in the same steps.
+Differs from the paper: a whole network instead of LoRA, guided by one scale, by default none; and a distance that is
+nearly l2, since with the published huber_c = 1e-3, nearly l1, one phase has an fd_pixels_2k of 1.65 in one step instead
+of 0.669. And no discriminator: --config.adversarial_weight=0.1 adds one, small, convolutional, told label and timestep,
+trained in the same steps.
 """
 
 from functools import partial
@@ -36,7 +38,7 @@ def get_config() -> ConfigDict:
             "phases": 4,
             "solver_steps": 40,
             "guidance": 1.0,
-            "huber_c": 1e-3,
+            "huber_c": 1.0,
             # the discriminator; 0 is none
             "adversarial_weight": 0.0,
             "discriminator_channels": 32,
