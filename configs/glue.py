@@ -287,11 +287,12 @@ def judge_with_classifier(
     training: data.ArraySource,
     held_out: data.ArraySource,
     limit: int | None = None,
+    pixels: bool = True,
     features: bool = False,
 ) -> Callable[[Iterable[Any]], list[evaluation.Row]]:
-    """Judge in pixels against real images, and by a classifier of the training split, `evaluation.kept_classifier`.
+    """Judge against real images, and by a classifier of the training split, `evaluation.kept_classifier`.
 
-    `limit` takes the first real images only; with `features` there is a distance in the classifier's features too.
+    Distances are in pixels, in the classifier's features, or in both; `limit` takes the first real images only.
     """
     if training.label is None or held_out.label is None:
         raise ValueError(f"a classifier needs labels; {training.name} or {held_out.name} has none")
@@ -307,7 +308,7 @@ def judge_with_classifier(
     def references() -> tuple[evaluation.Reference, ...]:
         images = real.image[:limit]
         name = real.name if limit is None else f"{real.name}[:{len(images)}]"
-        extractors = [evaluation.pixels]
+        extractors = [evaluation.pixels] if pixels else []
         if features:
             extractors.append(evaluation.Features("classifier", classifier().features))
         return tuple(evaluation.make_reference(name, extractor, images) for extractor in extractors)

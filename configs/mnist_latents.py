@@ -55,12 +55,15 @@ def fields_in(space: latents.Space) -> digits.Fields:
 
 
 def judge(config: ConfigDict) -> Callable[[Iterable[Any]], list[evaluation.Row]]:
-    """As `mnist.fields` has it, on images with a border."""
+    """As `mnist.fields` has it, on images with a border; in the classifier's features alone."""
     source = partial(mnist_autoencoder.source, config)
 
     @cache
     def judge() -> Callable[[Iterable[Any]], list[evaluation.Row]]:
         images = source("train")
-        return glue.judge_with_classifier(images, training=images, held_out=source("test"), limit=10_000, features=True)
+        held_out = source("test")
+        return glue.judge_with_classifier(
+            images, training=images, held_out=held_out, limit=10_000, pixels=False, features=True
+        )
 
     return lambda batches: judge()(batches)
