@@ -12,7 +12,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 
 from .paths import Path, at_least_float32, coefficients, expand
-from .types import Batch, FlowMap, Net, PerExample
+from .types import AverageVelocity, Batch, FlowMap, Net, PerExample
 
 
 class Components(NamedTuple):
@@ -106,3 +106,8 @@ def denoiser_to_flow_map(path: Path, D: Net) -> FlowMap:
     A network that is also told s is one by `lambda x, t, s: ddim_jump(path, x, net(x, t, s), t, s)`.
     """
     return lambda x_t, t, s: ddim_jump(path, x_t, D(x_t, t), t, s)
+
+
+def average_velocity_to_flow_map(u: AverageVelocity) -> FlowMap:
+    """X(x_t, t, s) = x_t - (t - s) u(x_t, t, s): the jump of MeanFlow and Shortcut; x_t to the bit where s = t."""
+    return lambda x_t, t, s: x_t - expand(t - s, x_t) * u(x_t, t, s)
