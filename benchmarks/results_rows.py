@@ -135,6 +135,8 @@ DIGITS = Table(
         Run("digits_lcm_lora", "LCM-LoRA", LCM, "digits_lcm_lora", teachers=DIGITS_TEACHER),
         Run("digits_lcf", "LCF", LCM, "digits_lcf", teachers=students_of("digits_lcm")),
         Run("digits_ilct", "iLCT", "Dao et al. 2025", "digits_ilct"),
+        Run("digits_rectified_flow", "rectified flow, Euler", "Liu et al. 2022", "digits_rectified_flow"),
+        Run("digits_ot_flow", "OT-CFM, Euler", "Tong et al. 2023", "digits_ot_flow"),
         Run("digits_untrained", "untrained network", "", "digits_ect", UNTRAINED, control=True),
     ),
 )

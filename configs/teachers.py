@@ -39,6 +39,22 @@ class Diffusion(NamedTuple):
     network: Callable[[train.Params], train.Params] = lambda params: params
 
 
+class Flow(NamedTuple):
+    """What a config that trains a velocity on the straight path says to those that go on from it, by `flow(config)`.
+
+    Attributes:
+        velocity: (params, labels) -> v(x_t, t) on `losses.linear`, t = 1 noise.
+        shape: of its examples.
+        num_classes: 0 if it is unconditional.
+        average: the weights to take.
+    """
+
+    velocity: glue.NetOf
+    shape: tuple[int, ...]
+    num_classes: int
+    average: str
+
+
 class Teacher(NamedTuple):
     """A trained diffusion model: how its denoiser is made of its network's parameters, and how they are read."""
 

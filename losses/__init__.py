@@ -1,23 +1,28 @@
 """Losses of consistency and flow models, and the paths, time laws and distances they are made of; needs jax alone."""
 
-from . import adversarial, conversions, curricula, pairs, paths, steps, tangents, times, triples
+from . import adversarial, conversions, curricula, flow_map_matching, pairs, paths, steps, tangents, times, triples
+from .align_your_flow import align_eulerian, align_lagrangian
 from .consistency import consistency
 from .continuous_consistency import continuous_consistency
 from .couplings import independent, on_host, optimal_transport
 from .denoising import denoising
 from .distances import cauchy, elementwise_pseudo_huber, l1, l2, log_cosh, lpips, pseudo_huber
+from .inductive_moment_matching import inductive_moment_matching
 from .latent_consistency_training import latent_consistency_training
 from .paths import Path, cosine, edm, interpolate, linear, linear_beta, scaled, scaled_linear_beta, trig, velocity
 from .rectified_flow import rectified_flow
 from .segment_consistency import segment_consistency
+from .shortcut import shortcut
 from .trajectory import Jumps, jumps, trajectory_consistency
-from .weights import adaptive, edm_weight, one, snr_weight, v_weight, zero
+from .weights import adaptive, edm_weight, imm_weight, one, snr_weight, v_weight, zero
 
 __all__ = [
     "Jumps",
     "Path",
     "adaptive",
     "adversarial",
+    "align_eulerian",
+    "align_lagrangian",
     "cauchy",
     "consistency",
     "continuous_consistency",
@@ -28,7 +33,10 @@ __all__ = [
     "edm",
     "edm_weight",
     "elementwise_pseudo_huber",
+    "flow_map_matching",
+    "imm_weight",
     "independent",
+    "inductive_moment_matching",
     "interpolate",
     "jumps",
     "l1",
@@ -48,6 +56,7 @@ __all__ = [
     "scaled",
     "scaled_linear_beta",
     "segment_consistency",
+    "shortcut",
     "snr_weight",
     "steps",
     "tangents",

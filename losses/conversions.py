@@ -7,12 +7,13 @@ The algebra divides by alpha, sigma or the Wronskian sigma alpha' - alpha sigma'
 where alpha = 0 and z and score from x where sigma = 0. Nothing here clips.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax.numpy as jnp
 
 from .paths import Path, at_least_float32, coefficients, expand
-from .types import Batch, FlowMap, Net, PerExample
+from .types import Array, AverageVelocity, Batch, FlowMap, Net, PerExample
 
 
 class Components(NamedTuple):
@@ -106,3 +107,61 @@ def denoiser_to_flow_map(path: Path, D: Net) -> FlowMap:
     A network that is also told s is one by `lambda x, t, s: ddim_jump(path, x, net(x, t, s), t, s)`.
     """
     return lambda x_t, t, s: ddim_jump(path, x_t, D(x_t, t), t, s)
+
+
+def average_velocity_to_flow_map(u: AverageVelocity) -> FlowMap:
+    """X(x_t, t, s) = x_t - (t - s) u(x_t, t, s): the jump of MeanFlow and Shortcut; x_t to the bit where s = t."""
+    return lambda x_t, t, s: x_t - expand(t - s, x_t) * u(x_t, t, s)
+
+
+class Jump(NamedTuple):
+    """How a jump x_s = skip x_t + out F is made of a raw network F: two coefficients, each of (t[B], s[B]) -> [B]."""
+
+    skip: Callable[[Array, Array], Array]
+    out: Callable[[Array, Array], Array]
+
+
+def euler_jump(sigma_data: float = 0.5) -> Jump:
+    """x_t - (t - s) sigma_data F on `scaled(linear, sigma_data)`: IMM on ImageNet (Zhou et al. 2025, Euler-FM)."""
+    return Jump(skip=lambda t, s: jnp.ones_like(t), out=lambda t, s: -(t - s) * sigma_data)
+
+
+def edm_jump(path: Path, sigma_data: float = 0.5) -> Jump:
+    """EDM's preconditioning of a jump: IMM on CIFAR-10 (Zhou et al. 2025, Simple-EDM).
+
+    skip is the regression of x_s on x_t for data N(0, sigma_data^2) and the same noise; at s = t it is 1 and out is 0.
+
+    Args:
+        path: With noise of standard deviation sigma_data, such as `scaled(linear, 0.5)`.
+        sigma_data: Standard deviation of data and noise.
+    """
+
+    def parts(t: Array, s: Array) -> tuple[Array, Array, Array]:
+        alpha_t, sigma_t, alpha_s, sigma_s = (
+            path.alpha(t), path.sigma(t) / sigma_data, path.alpha(s), path.sigma(s) / sigma_data,
+        )  # fmt: skip
+        return alpha_t * alpha_s + sigma_t * sigma_s, alpha_t * sigma_s - alpha_s * sigma_t, alpha_t**2 + sigma_t**2
+
+    def skip(t: Array, s: Array) -> Array:
+        inner, _, total = parts(t, s)
+        return inner / total
+
+    def out(t: Array, s: Array) -> Array:
+        _, outer, total = parts(t, s)
+        return outer * sigma_data / jnp.sqrt(total)
+
+    return Jump(skip, out)
+
+
+def jump_to_flow_map(path: Path, jump: Jump, F: FlowMap, *, sigma_data: float = 0.5) -> FlowMap:
+    """The flow map skip(t, s) x_t + out(t, s) F(x_t / std(t), t, s) of a raw network.
+
+    std(t)^2 = alpha^2 sigma_data^2 + sigma^2 is the variance of x_t for data of that of the name: F sees unit variance.
+    """
+
+    def flow_map(x_t: Batch, t: PerExample, s: PerExample) -> Batch:
+        x_t = at_least_float32(x_t)
+        std = expand(jnp.hypot(path.alpha(t) * sigma_data, path.sigma(t)), x_t)
+        return expand(jump.skip(t, s), x_t) * x_t + expand(jump.out(t, s), x_t) * at_least_float32(F(x_t / std, t, s))
+
+    return flow_map

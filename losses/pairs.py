@@ -1,7 +1,7 @@
 """Pair laws: the two noise levels a consistency loss compares, and the weight of that comparison.
 
-A law is `pairs(key, n) -> t[n], s[n], weight[n]` with s < t; for all but `lcm` on the EDM path, where t is the noise
-standard deviation. Bind the traced curriculum value and the numbers with partial.
+A law is `pairs(key, n) -> t[n], s[n], weight[n]` with s < t; for all but `lcm` and `ordered` on the EDM path, where t
+is the noise standard deviation. Bind the traced curriculum value and the numbers with partial.
 """
 
 import jax
@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.scipy.special import erf, erfinv
 
-from .types import Array, Key, PerExample, Weight
+from .times import uniform
+from .types import Array, Key, PerExample, Times, Weight
 
 Triple = tuple[PerExample, PerExample, PerExample]
 
@@ -147,3 +148,25 @@ def lcm(key: Key, n: int, *, grid: np.ndarray) -> Triple:
     levels = jnp.asarray(ascending(grid), jnp.result_type(float))
     i = jax.random.randint(key, (n,), 0, len(grid) - 1)
     return levels[i + 1], levels[i], jnp.ones(n, levels.dtype)
+
+
+def ordered(key: Key, n: int, *, times: Times = uniform, to_data: float = 0.0, same: float = 0.0) -> Triple:
+    """t the larger and s the smaller of two draws of a law, weight 1; uniform times are uniform where s <= t.
+
+    Args:
+        key: Draws all.
+        n: Batch.
+        times: Law of both, on the path's own times.
+        to_data: Share of the pairs whose s is 0, data, instead.
+        same: Share of the pairs whose s is t instead, where a flow map is its velocity.
+
+    Raises:
+        ValueError: unless both shares are at least 0 and together at most 1.
+    """
+    if not (to_data >= 0 and same >= 0 and to_data + same <= 1):
+        raise ValueError(f"shares must be at least 0 and together at most 1, got {to_data=}, {same=}")
+    key_first, key_second, key_kind = jax.random.split(key, 3)
+    first, second = times(key_first, n), times(key_second, n)
+    t, s, kind = jnp.maximum(first, second), jnp.minimum(first, second), jax.random.uniform(key_kind, (n,))
+    s = jnp.where(kind < to_data, 0.0, jnp.where(kind >= 1 - same, t, s))
+    return t, s, jnp.ones_like(t)

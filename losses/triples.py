@@ -1,7 +1,7 @@
 """Triple laws: the three times of a trajectory consistency loss, which jumps from t, and from u < t, to the same s.
 
-A law is `triples(key, n) -> t[n], u[n], s[n]` with s <= u < t, all three of one ascending grid of the path's times:
-`pairs.karras_grid`, `pairs.ddim_grid`, or one's own. Bind the numbers with partial.
+A law is `triples(key, n) -> t[n], u[n], s[n]` with s <= u < t. In `ctm`, `tcd` and `pcm` all three are of one ascending
+grid of the path's times: `pairs.karras_grid`, `pairs.ddim_grid`, or one's own. Bind the numbers with partial.
 """
 
 import jax
@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from .pairs import ascending
-from .types import Array, Key, PerExample
+from .paths import Path
+from .types import Array, Key, Pairs, PerExample, Schedule
 
 Triple = tuple[PerExample, PerExample, PerExample]
 
@@ -63,6 +64,60 @@ def pcm(key: Key, n: int, *, grid: np.ndarray, phases: int) -> Triple:
     levels = jnp.asarray(grid, jnp.result_type(float))
     i = jax.random.randint(key, (n,), 0, len(grid) - 1)
     return levels[i + 1], levels[i], levels[i // size * size]
+
+
+def midpoint(key: Key, n: int, *, pairs: Pairs) -> Triple:
+    """U half way between the t and s of a law of pairs, as in Shortcut; weights are not looked at."""
+    t, s, _ = pairs(key, n)
+    return t, (t + s) / 2, s
+
+
+def split(key: Key, n: int, *, pairs: Pairs) -> Triple:
+    """U uniform between the t and s of a law of pairs; weights are not looked at (Boffi et al. 2025)."""
+    key_pairs, key_share = jax.random.split(key)
+    t, s, _ = pairs(key_pairs, n)
+    return t, s + jax.random.uniform(key_share, (n,)) * (t - s), s
+
+
+def imm(
+    key: Key,
+    n: int,
+    *,
+    path: Path,
+    time_of: Schedule,
+    low: float = 0.006,
+    high: float = 0.994,
+    halvings: int = 12,
+) -> Triple:
+    """T uniform on (low, high), s uniform on (low, t), and u a fixed step of sigma / alpha below t, or s (IMM).
+
+    With eta = sigma / alpha, u = max(s, eta^-1(eta(t) - (eta(high) - eta(low)) / 2^halvings)) (Zhou et al. 2025): the
+    noisier, the smaller is the step of time.
+
+    Args:
+        key: Draws t and s.
+        n: Groups.
+        path: x_t = alpha x + sigma z.
+        time_of: The inverse of eta: eta / (1 + eta) on `linear`, 2 arctan(eta) / pi on `cosine`.
+        low: Least time; 0.006 on CIFAR-10.
+        high: Largest time, below that of pure noise where eta would be infinite.
+        halvings: 12 on ImageNet, 15 on CIFAR-10.
+
+    Raises:
+        ValueError: unless 0 <= low < high and halvings >= 1.
+    """
+    if not 0 <= low < high or halvings < 1:
+        raise ValueError(f"imm needs 0 <= low < high and halvings >= 1, got {low=}, {high=}, {halvings=}")
+
+    def eta(t: Array) -> Array:
+        return path.sigma(t) / path.alpha(t)
+
+    key_t, key_s = jax.random.split(key)
+    t = jax.random.uniform(key_t, (n,), minval=low, maxval=high)
+    s = low + (t - low) * jax.random.uniform(key_s, (n,))
+    edges = jnp.asarray([low, high], t.dtype)
+    step = (eta(edges[1]) - eta(edges[0])) / 2**halvings
+    return t, jnp.maximum(s, time_of(jnp.maximum(eta(t) - step, 0.0))), s
 
 
 def _below(key: Key, n: int, grid: np.ndarray, h: Array | int) -> Triple:

@@ -20,6 +20,9 @@ Net: TypeAlias = Callable[[Array, Array], Array]
 FlowMap: TypeAlias = Callable[[Array, Array, Array], Array]
 """flow_map(x[B, ...], t[B], s[B]) -> [B, ...], the state at time s <= t"""
 
+AverageVelocity: TypeAlias = Callable[[Array, Array, Array], Array]
+"""u(x_t[B, ...], t[B], s[B]) -> [B, ...], the mean velocity of the trajectory between s <= t and t; v where s = t"""
+
 Schedule: TypeAlias = Callable[[Array], Array]
 """schedule(t[B]) -> [B], one coefficient of a path; differentiable"""
 

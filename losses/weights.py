@@ -1,5 +1,6 @@
 """Weights of a loss over noise levels: `weight(t[B]) -> [B]`; bind their numbers with partial."""
 
+import jax
 import jax.numpy as jnp
 
 from .paths import Path
@@ -22,6 +23,20 @@ def snr_weight(t: PerExample, *, path: Path) -> PerExample:
 def v_weight(t: PerExample, *, path: Path) -> PerExample:
     """alpha^2/sigma^2 + 1: on a variance preserving path a data loss with it is a loss on v (Salimans & Ho 2022)."""
     return snr_weight(t, path=path) + 1
+
+
+def imm_weight(t: PerExample, *, path: Path, b: float = 5.0, a: float = 1.0) -> PerExample:
+    """sigmoid(b - l) (-l') alpha^a / (2 (alpha^2 + sigma^2)) with l = ln(alpha^2 / sigma^2) (Zhou et al. 2025).
+
+    For 0 < t < 1 on a path of unit noise; b is 4 or 5 and a is 1 or 2 in the paper.
+    """
+
+    def log_snr(t: PerExample) -> PerExample:
+        return 2 * (jnp.log(path.alpha(t)) - jnp.log(path.sigma(t)))
+
+    log_ratio, rate = jax.jvp(log_snr, (t,), (jnp.ones_like(t),))
+    alpha, sigma = path.alpha(t), path.sigma(t)
+    return jax.nn.sigmoid(b - log_ratio) * -rate * alpha**a / (2 * (alpha**2 + sigma**2))
 
 
 def adaptive(loss: PerExample, log_weight: PerExample, *, elements: int) -> PerExample:

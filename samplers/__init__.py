@@ -8,6 +8,7 @@ from .edge_skipping import edge_skipping
 from .editing import edit
 from .edm_stochastic import Churn, edm_stochastic
 from .euler import euler
+from .flow_map import flow_map
 from .heun import heun
 from .likelihood import bits_per_dimension, log_likelihood
 from .noise import normal, sample_keys
@@ -24,6 +25,7 @@ __all__ = [
     "editing",
     "edm_stochastic",
     "euler",
+    "flow_map",
     "gamma_stop",
     "grids",
     "heun",

@@ -94,6 +94,18 @@ def gaussian_flow_map(data: Gaussian, path: paths.Path, x_t: Array, t: Any, s: A
     return at_s.alpha * data.mean + scale * (x_t - at_t.alpha * data.mean)
 
 
+@partial(jax.jit, static_argnums=0)
+def gaussian_average_velocity(data: Gaussian, x_t: Array, t: Any, s: Any) -> Array:
+    """(x_t - X(x_t, t, s)) / (t - s) on the straight path, without cancellation; the velocity where s = t.
+
+    1 - sqrt(V_s / V_t) = (V_t - V_s) / (V_t (1 + sqrt(V_s / V_t))), and t - s divides V_t - V_s.
+    """
+    t, s = _like(t, x_t), _like(s, x_t)
+    variance_t, variance_s = (((1 - r) * data.std) ** 2 + r**2 for r in (t, s))
+    slope = (t + s - data.std**2 * (2 - t - s)) / (variance_t * (1 + jnp.sqrt(variance_s / variance_t)))
+    return -data.mean + slope * (x_t - (1 - t) * data.mean)
+
+
 @_compiled
 def gaussian_consistency(data: Gaussian, path: paths.Path, x_t: Array, t: Any, end: float = 0.0) -> Array:
     """Consistency function f(x_t, t): the flow map to time `end`."""

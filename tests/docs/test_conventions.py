@@ -210,10 +210,19 @@ def average(y, y_end, tau, rho):
     return (y_end - y) / (rho - tau)
 
 
+def simple_edm(y, y_end, tau, rho):
+    """F of X = c_skip y + c_out F, with a = 1 - tau and b = tau of noise that has the data's 0.5."""
+    a, b, a_end, b_end = 1 - tau, tau, 1 - rho, rho
+    c_skip = (a * a_end + b * b_end) / (a**2 + b**2)
+    c_out = -(a_end * b - a * b_end) * 0.5 / jnp.sqrt(a**2 + b**2)
+    return (y_end - c_skip * y) / c_out
+
+
 SECOND_TIMES = {
     "MeanFlow, iMF": TwoTimes(to_noise, 0.8, 0.25, average, lambda tau, rho: tau - rho),
     "Shortcut, d = rho - tau": TwoTimes(to_data, 0.25, 0.75, average, lambda tau, rho: jnp.log2(1 / (rho - tau))),
     "Flow maps (Boffi et al.)": TwoTimes(to_data, 0.25, 0.75, average, lambda tau, rho: rho),
+    "Align Your Flow, prediction F": TwoTimes(to_noise, 0.8, 0.25, average, lambda tau, rho: rho),
     "CTM, prediction g": TwoTimes(
         noise_std,
         3.0,
@@ -224,6 +233,7 @@ SECOND_TIMES = {
     "IMM, euler_fm, prediction F": TwoTimes(
         half_noise, 0.8, 0.25, lambda y, y_end, tau, rho: average(y, y_end, tau, rho) / 0.5, lambda tau, rho: 1000 * rho
     ),
+    "IMM, simple_edm, prediction F": TwoTimes(half_noise, 0.8, 0.25, simple_edm, lambda tau, rho: 1000 * rho),
     "sCM, prediction F": TwoTimes(
         trigflow, 1.2, 0.0, lambda y, y_end, tau, rho: (jnp.cos(tau) * y - y_end) / (0.5 * jnp.sin(tau))
     ),

@@ -14,6 +14,7 @@ from tests.oracles import (
     Mixture,
     gaussian_consistency,
     gaussian_denoiser,
+    gaussian_flow_map,
     gaussian_score,
     gaussian_velocity,
     mixture_denoiser,
@@ -188,3 +189,14 @@ def test_ddim_jump_by_way_of_another_time():
     t, u, s = (jnp.full(4, r) for r in (0.9, 0.5, 0.0))
     x_t = paths.interpolate(paths.linear, x, z, t)
     np.testing.assert_allclose(flow_map(flow_map(x_t, t, u), u, s), x, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.usefixtures("float64")
+def test_average_velocity_jumps_along_the_trajectory():
+    """From the exact mean velocity the exact state, and x_t to the bit where s = t."""
+    x_t, t, s = jnp.asarray([[0.3], [-1.2], [2.0]]), jnp.asarray([0.8, 1.0, 0.4]), jnp.asarray([0.25, 0.0, 0.4])
+    exact = gaussian_flow_map(Gaussian(), paths.linear, x_t, t, s)
+    u = (x_t - exact) / jnp.maximum(t - s, 1e-9)[:, None]
+    got = conversions.average_velocity_to_flow_map(lambda x_t, t, s: u)(x_t, t, s)
+    np.testing.assert_allclose(got, exact, rtol=1e-13)
+    np.testing.assert_array_equal(got[2], x_t[2])
