@@ -11,7 +11,7 @@ from .paths import Path, cosine, edm, interpolate, linear, linear_beta, scaled, 
 from .rectified_flow import rectified_flow
 from .segment_consistency import segment_consistency
 from .trajectory import Jumps, jumps, trajectory_consistency
-from .weights import adaptive, edm_weight, one, snr_weight, v_weight, zero
+from .weights import adaptive, edm_weight, likelihood_weight, one, snr_weight, v_weight, zero
 
 __all__ = [
     "Jumps",
@@ -34,6 +34,7 @@ __all__ = [
     "l1",
     "l2",
     "latent_consistency_training",
+    "likelihood_weight",
     "linear",
     "linear_beta",
     "log_cosh",

@@ -2,7 +2,7 @@
 
 import jax.numpy as jnp
 
-from .paths import Path
+from .paths import Path, coefficients
 from .types import PerExample
 
 
@@ -22,6 +22,18 @@ def snr_weight(t: PerExample, *, path: Path) -> PerExample:
 def v_weight(t: PerExample, *, path: Path) -> PerExample:
     """alpha^2/sigma^2 + 1: on a variance preserving path a data loss with it is a loss on v (Salimans & Ho 2022)."""
     return snr_weight(t, path=path) + 1
+
+
+def likelihood_weight(t: PerExample, *, path: Path) -> PerExample:
+    """alpha / (sigma |W|), W = sigma alpha' - alpha sigma': a velocity loss with it bounds the likelihood.
+
+    It is (g^2 / 2) |score error|^2 with the noise g of the diffusion that the path belongs to (Song et al. 2021, eq.
+    7 of their maximum likelihood training). The error of a noise prediction then has the weight |W| / (alpha sigma),
+    which SiT calls likelihood; without a weight it has (W / alpha)^2, which SiT calls velocity. Infinite where
+    sigma = 0.
+    """
+    c = coefficients(path, t, t)
+    return c.alpha / (c.sigma * jnp.abs(c.sigma * c.alpha_rate - c.alpha * c.sigma_rate))
 
 
 def adaptive(loss: PerExample, log_weight: PerExample, *, elements: int) -> PerExample:
