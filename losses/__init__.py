@@ -14,7 +14,7 @@ from .rectified_flow import rectified_flow
 from .segment_consistency import segment_consistency
 from .shortcut import shortcut
 from .trajectory import Jumps, jumps, trajectory_consistency
-from .weights import adaptive, edm_weight, imm_weight, one, snr_weight, v_weight, zero
+from .weights import adaptive, edm_weight, imm_weight, likelihood_weight, one, snr_weight, v_weight, zero
 
 __all__ = [
     "Jumps",
@@ -42,6 +42,7 @@ __all__ = [
     "l1",
     "l2",
     "latent_consistency_training",
+    "likelihood_weight",
     "linear",
     "linear_beta",
     "log_cosh",

@@ -88,6 +88,16 @@ def denoiser_to_velocity(path: Path, D: Net) -> Net:
     return lambda x_t, t: from_x(path, x_t, D(x_t, t), t).v
 
 
+def noise_to_velocity(path: Path, net: Net) -> Net:
+    """The velocity E[dx_t/dt | x_t] on `path` of a noise prediction E[z | x_t] on it; infinite where alpha = 0."""
+    return lambda x_t, t: from_z(path, x_t, net(x_t, t), t).v
+
+
+def score_to_velocity(path: Path, net: Net) -> Net:
+    """The velocity E[dx_t/dt | x_t] on `path` of the score grad log p_t(x_t) on it; infinite where alpha = 0."""
+    return lambda x_t, t: from_score(path, x_t, net(x_t, t), t).v
+
+
 def ddim_jump(path: Path, x_t: Batch, denoised: Batch, t: PerExample, s: PerExample) -> Batch:
     """State at s if the data and the noise predicted at t stay what they are (Song et al. 2020, eq. 12).
 

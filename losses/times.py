@@ -1,9 +1,11 @@
 """Time laws: how often each noise level is trained. A law is `times(key, n) -> t[n]`; bind its numbers with partial."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 
-from .types import Array, Key, PerExample
+from .types import Array, Key, PerExample, Times
 
 
 def uniform(key: Key, n: int, *, low: float = 0.0, high: float = 1.0) -> PerExample:
@@ -48,6 +50,66 @@ def logit_normal(key: Key, n: int, *, mean: float = 0.0, std: float = 1.0) -> Pe
     if not std >= 0:
         raise ValueError(f"logit-normal times need std >= 0, got {std}")
     return jax.nn.sigmoid(mean + std * jax.random.normal(key, (n,)))
+
+
+def mode(key: Key, n: int, *, scale: float = 1.29) -> PerExample:
+    """t = 1 - u - scale (cos^2(pi u / 2) - 1 + u) with u ~ U(0, 1), symmetric in [0, 1] (Esser et al. 2024).
+
+    A positive scale favours the middle, a negative one the ends, and 0 is uniform: the density at t = 1/2 is
+    1 / (1 - scale (pi / 2 - 1)), at the ends 1 / (1 + scale).
+
+    Raises:
+        ValueError: unless -1 <= scale <= 2 / (pi - 2), where t is a monotone function of u.
+    """
+    if not -1 <= scale <= 2 / (math.pi - 2):
+        raise ValueError(f"mode times need -1 <= scale <= {2 / (math.pi - 2):.4f}, got {scale}")
+    u = jax.random.uniform(key, (n,))
+    return 1 - u - scale * (jnp.cos(math.pi / 2 * u) ** 2 - 1 + u)
+
+
+def cosmap(key: Key, n: int) -> PerExample:
+    """t / (1 - t) = tan(pi u / 2) with u ~ U(0, 1): on the straight path the noise levels of uniform times on `cosine`.
+
+    The density 2 / (pi (1 - 2 t + 2 t^2)) is symmetric in [0, 1] and favours the middle (Esser et al. 2024).
+    """
+    angle = math.pi / 2 * jax.random.uniform(key, (n,))
+    return jnp.sin(angle) / (jnp.sin(angle) + jnp.cos(angle))
+
+
+def u_shaped(key: Key, n: int, *, a: float = 4.0, margin: float = 1e-5) -> PerExample:
+    """Density proportional to e^(a t) + e^(a (1 - t)), symmetric, on [margin, 1 - margin]: 2-Rectified Flow++'s.
+
+    Drawn by the inverse of its distribution function, 1/2 + sinh(a (t - 1/2)) / (2 sinh(a / 2)) without a margin. The
+    paper's text has e^(a u) + e^(-a u), which is not symmetric; this is its code's law (Lee et al. 2024).
+
+    Raises:
+        ValueError: unless a > 0 and 0 <= margin < 1/2.
+    """
+    if not (a > 0 and 0 <= margin < 0.5):
+        raise ValueError(f"u_shaped times need a > 0 and 0 <= margin < 0.5, got a={a}, margin={margin}")
+    u = jax.random.uniform(key, (n,))
+    t = 0.5 + jnp.arcsinh((2 * u - 1) * math.sinh(a / 2)) / a
+    return margin + (1 - 2 * margin) * t
+
+
+def shifted(times: Times, *, factor: float) -> Times:
+    """A law on [0, 1] moved towards noise: sigma / alpha of the straight path times `factor` (Esser et al. 2024).
+
+    t becomes factor t / (1 + (factor - 1) t), so a logit-normal law is one of mean higher by ln factor. The root of
+    the ratio of two numbers of pixels is the factor from the smaller images to the larger ones; SD3 has 3 at 1024
+    pixels (unverified).
+
+    Raises:
+        ValueError: if factor is not positive and finite.
+    """
+    if not 0 < factor < math.inf:
+        raise ValueError(f"a shift of times needs a positive factor, got {factor}")
+
+    def law(key: Key, n: int) -> PerExample:
+        t = times(key, n)
+        return factor * t / (1 + (factor - 1) * t)
+
+    return law
 
 
 def ctm(

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from .paths import Path
+from .paths import Path, coefficients
 from .types import PerExample
 
 
@@ -37,6 +37,18 @@ def imm_weight(t: PerExample, *, path: Path, b: float = 5.0, a: float = 1.0) -> 
     log_ratio, rate = jax.jvp(log_snr, (t,), (jnp.ones_like(t),))
     alpha, sigma = path.alpha(t), path.sigma(t)
     return jax.nn.sigmoid(b - log_ratio) * -rate * alpha**a / (2 * (alpha**2 + sigma**2))
+
+
+def likelihood_weight(t: PerExample, *, path: Path) -> PerExample:
+    """alpha / (sigma |W|), W = sigma alpha' - alpha sigma': a velocity loss with it bounds the likelihood.
+
+    It is (g^2 / 2) |score error|^2 with the noise g of the diffusion that the path belongs to (Song et al. 2021, eq.
+    7 of their maximum likelihood training). The error of a noise prediction then has the weight |W| / (alpha sigma),
+    which SiT calls likelihood; without a weight it has (W / alpha)^2, which SiT calls velocity. Infinite where
+    sigma = 0.
+    """
+    c = coefficients(path, t, t)
+    return c.alpha / (c.sigma * jnp.abs(c.sigma * c.alpha_rate - c.alpha * c.sigma_rate))
 
 
 def adaptive(loss: PerExample, log_weight: PerExample, *, elements: int) -> PerExample:

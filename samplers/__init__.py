@@ -1,6 +1,6 @@
 """Samplers of consistency and flow models, all (net, x, times, ...) -> x, and their time grids; needs jax alone."""
 
-from . import editing, grids, noise
+from . import diffusions, editing, grids, noise
 from .addim import addim, addim_step
 from .consistency import multistep_consistency
 from .ddim import ddim
@@ -8,6 +8,7 @@ from .edge_skipping import edge_skipping
 from .editing import edit
 from .edm_stochastic import Churn, edm_stochastic
 from .euler import euler
+from .euler_maruyama import euler_maruyama
 from .flow_map import flow_map
 from .heun import heun
 from .likelihood import bits_per_dimension, log_likelihood
@@ -20,11 +21,13 @@ __all__ = [
     "addim_step",
     "bits_per_dimension",
     "ddim",
+    "diffusions",
     "edge_skipping",
     "edit",
     "editing",
     "edm_stochastic",
     "euler",
+    "euler_maruyama",
     "flow_map",
     "gamma_stop",
     "grids",

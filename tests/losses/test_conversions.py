@@ -149,6 +149,19 @@ def test_velocity_of_a_denoiser(name):
     np.testing.assert_allclose(got, gaussian_velocity(Gaussian(), path, x_t, t), rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("name", PATHS)
+def test_velocity_of_a_score_and_of_a_noise_prediction(name):
+    """E[z | x_t] is -sigma times the score."""
+    path, low, high = PATHS[name]
+    t, x_t = jnp.linspace(low, high, 5), jax.random.normal(jax.random.key(0), (5, 3))
+    score = partial(gaussian_score, Gaussian(), path)
+    exact = gaussian_velocity(Gaussian(), path, x_t, t)
+    np.testing.assert_allclose(conversions.score_to_velocity(path, score)(x_t, t), exact, rtol=1e-9, atol=1e-9)
+    noise = conversions.noise_to_velocity(path, lambda x_t, t: -paths.expand(path.sigma(t), x_t) * score(x_t, t))
+    np.testing.assert_allclose(noise(x_t, t), exact, rtol=1e-9, atol=1e-9)
+
+
 def test_half_precision_states_are_read_in_float32():
     asked = []
 

@@ -5,10 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from losses import paths, rectified_flow, times
+from losses import conversions, likelihood_weight, paths, rectified_flow, times
 from losses.types import Times
 from tests.losses.quadrature import repeat, signs
-from tests.oracles import PATHS, Gaussian, constant_times, gaussian_velocity
+from tests.oracles import PATHS, Gaussian, constant_times, gaussian_denoiser, gaussian_score, gaussian_velocity
 
 
 @pytest.mark.usefixtures("float64")
@@ -31,15 +31,73 @@ def test_floor_on_any_path(name):
             np.testing.assert_allclose(floor, 0.49 / ((1 - t) ** 2 * 0.49 + t**2), rtol=1e-10)
 
 
+def predictions(data, path):
+    """The exact solution as each kind of prediction, and what makes a velocity of it."""
+    score = partial(gaussian_score, data, path)
+    return {
+        "x": (conversions.denoiser_to_velocity, partial(gaussian_denoiser, data, path)),
+        "z": (conversions.noise_to_velocity, lambda x_t, t: -paths.expand(path.sigma(t), x_t) * score(x_t, t)),
+        "score": (conversions.score_to_velocity, score),
+    }
+
+
 @pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("prediction", ["x", "z", "score"])
+@pytest.mark.parametrize("name", PATHS)
+def test_other_predictions_have_the_same_floor_and_weights_of_their_own(name, prediction):
+    """The velocity's error is W / sigma, W / alpha or W sigma / alpha times that of x, z or the score."""
+    path, low, high = PATHS[name]
+    data = Gaussian()
+    nodes = signs(data)
+    to_velocity, exact = predictions(data, path)[prediction]
+    for t in (low, 0.5 * high, high):
+        c = paths.coefficients(path, jnp.full(4, t), nodes.x)
+        wronskian = c.sigma * c.alpha_rate - c.alpha * c.sigma_rate
+        factor = {"x": wronskian / c.sigma, "z": wronskian / c.alpha, "score": wronskian * c.sigma / c.alpha}
+        means = []
+        for error in (0.0, 0.1):
+            net = to_velocity(path, lambda x_t, t, error=error: exact(x_t, t) + error)
+            loss, _ = rectified_flow(
+                net, nodes.x, jax.random.key(0), times=constant_times(t), path=path, coupling=nodes.coupling
+            )
+            means.append(nodes.mean(loss))
+        floor = (wronskian**2 * data.std**2 / ((c.alpha * data.std) ** 2 + c.sigma**2))[0, 0]
+        np.testing.assert_allclose(means[0], floor, rtol=1e-8)
+        np.testing.assert_allclose(means[1] - means[0], (0.1 * factor[prediction][0, 0]) ** 2, rtol=1e-6)
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("name", ["linear", "cosine", "linear_beta"])
+def test_likelihood_weight_of_a_noise_prediction(name):
+    """SiT's own weight of |net - z|^2: |W| / (alpha sigma). On the straight path 1 / (t (1 - t))."""
+    path = PATHS[name].path
+    x, z, t = jnp.asarray([[0.4]]), jnp.asarray([[1.3]]), jnp.asarray([0.3])
+    loss, _ = rectified_flow(
+        conversions.noise_to_velocity(path, lambda x_t, t: jnp.full_like(x_t, 0.8)), x, jax.random.key(0),
+        times=constant_times(0.3), weight=partial(likelihood_weight, path=path), path=path,
+        coupling=lambda key, x: (x, z),
+    )  # fmt: skip
+    c = paths.coefficients(path, t, t)
+    expected = jnp.abs(c.sigma * c.alpha_rate - c.alpha * c.sigma_rate) / (c.alpha * c.sigma) * 0.5**2
+    np.testing.assert_allclose(loss, expected, rtol=1e-10)
+    if name == "linear":
+        np.testing.assert_allclose(loss, 0.25 / 0.21, rtol=1e-10)
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("prediction", ["velocity", "x", "z", "score"])
 @pytest.mark.parametrize("std", [0.5, 0.7])
-def test_floor_under_uniform_times_is_half_pi_s(std):
+def test_floor_under_uniform_times_is_half_pi_s(std, prediction):
     data = Gaussian(0.3, std)
     points, masses = np.polynomial.legendre.leggauss(40)
     t, mass = jnp.asarray((points + 1) / 2), jnp.asarray(masses / 2)
     nodes = repeat(signs(data), len(t))
+    net = partial(gaussian_velocity, data, paths.linear)
+    if prediction != "velocity":
+        to_velocity, exact = predictions(data, paths.linear)[prediction]
+        net = to_velocity(paths.linear, exact)
     loss, _ = rectified_flow(
-        partial(gaussian_velocity, data, paths.linear), nodes.x, jax.random.key(0),
+        net, nodes.x, jax.random.key(0),
         times=lambda key, n: jnp.tile(t, 4), coupling=nodes.coupling,
     )  # fmt: skip
     np.testing.assert_allclose(jnp.sum(loss * jnp.tile(mass, 4)) / 4, np.pi * std / 2, rtol=1e-10)

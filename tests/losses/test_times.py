@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from losses import times
+from losses import paths, times
 from losses.types import Times
 
 N = 40_000
@@ -23,6 +23,17 @@ EXACT: dict[str, tuple[Times, np.ndarray]] = {
         np.arctan(np.exp(-0.8 + 1.6 * NORMAL)),
     ),
     "logit-normal": (times.logit_normal, 1 / (1 + np.exp(-NORMAL))),
+    "mode": (
+        partial(times.mode, scale=1.29),
+        1 - LEVELS[::-1] - 1.29 * (np.cos(np.pi / 2 * LEVELS[::-1]) ** 2 - LEVELS),
+    ),
+    "mode, of the ends": (
+        partial(times.mode, scale=-0.5),
+        1 - LEVELS[::-1] + 0.5 * (np.cos(np.pi / 2 * LEVELS[::-1]) ** 2 - LEVELS),
+    ),
+    "cosmap": (times.cosmap, 1 - 1 / (np.tan(np.pi / 2 * LEVELS) + 1)),
+    "U-shaped": (times.u_shaped, np.asarray([0.004875, 0.053303, 0.5, 0.946697, 0.995125])),
+    "uniform, shifted towards noise": (times.shifted(times.uniform, factor=3.0), 3 * LEVELS / (1 + 2 * LEVELS)),
     "shifted logit-normal": (partial(times.logit_normal, mean=-0.4, std=1.5), 1 / (1 + np.exp(0.4 - 1.5 * NORMAL))),
 }
 
@@ -118,3 +129,77 @@ def test_ctm_denoising_times_are_of_two_kinds():
     np.testing.assert_allclose([high.min(), high.max()], ends, rtol=2e-4)
     u = (high - ends[0]) / (ends[1] - ends[0])
     np.testing.assert_array_less(np.abs((u[:, None] < LEVELS).mean(axis=0) - LEVELS), 4 * np.sqrt(0.25 / N))
+
+
+# ---- Laws that are symmetric in [0, 1], and moved ones ---------------------------------------------------------------
+
+SYMMETRIC: dict[str, Times] = {
+    name: EXACT[name][0] for name in ("mode", "mode, of the ends", "cosmap", "U-shaped", "logit-normal")
+}
+
+
+@pytest.mark.parametrize("name", SYMMETRIC)
+def test_symmetric_laws(name):
+    t = np.asarray(SYMMETRIC[name](jax.random.key(5), N))
+    assert ((t >= 0) & (t <= 1)).all()
+    assert abs(t.mean() - 0.5) < 4 * t.std() / np.sqrt(N)
+    below, above = (t < 0.1).mean(), (t > 0.9).mean()
+    assert abs(below - above) < 4 * np.sqrt((below + above) / N)
+
+
+def test_mode_is_uniform_at_scale_zero_and_reaches_both_ends():
+    u = jax.random.uniform(jax.random.key(0), (9,))
+    np.testing.assert_allclose(times.mode(jax.random.key(0), 9, scale=0.0), 1 - u, rtol=1e-6)
+    for scale in (-1.0, 1.29, 2 / (np.pi - 2)):
+        t = np.sort(np.asarray(times.mode(jax.random.key(1), N, scale=scale)))
+        assert t[0] < 1e-3
+        assert t[-1] > 1 - 1e-3
+
+
+@pytest.mark.parametrize("scale", [-1.01, 1.76, float("nan")])
+def test_mode_rejects_what_is_not_monotone(scale):
+    with pytest.raises(ValueError, match=rf"-1 <= scale <= 1\.7519, got {scale}"):
+        times.mode(jax.random.key(0), 2, scale=scale)
+
+
+@pytest.mark.usefixtures("float64")
+def test_cosmap_is_the_cosine_path_read_on_the_straight_one():
+    """Uniform times on one and these on the other have the same ratio of noise to data."""
+    u, t = jax.random.uniform(jax.random.key(0), (64,)), times.cosmap(jax.random.key(0), 64)
+    np.testing.assert_allclose(t / (1 - t), paths.cosine.sigma(u) / paths.cosine.alpha(u), rtol=1e-10)
+
+
+def test_u_shaped_deciles():
+    """Of the density (e^(4 t) + e^(4 (1 - t))) 2 / (e^4 - 1), and of a histogram of the published code's draws."""
+    t = np.asarray(times.u_shaped(jax.random.key(2), N))
+    assert t.min() >= 1e-5
+    assert t.max() <= 1 - 9e-6
+    edges = np.linspace(0, 1, 11)
+    exact = 10 * np.diff(np.exp(4 * edges) - np.exp(4 * (1 - edges))) / (2 * (np.exp(4) - 1))
+    np.testing.assert_allclose(exact, [1.71, 1.19, 0.85, 0.65, 0.56, 0.56, 0.65, 0.85, 1.19, 1.71], atol=0.02)
+    got = 10 * np.histogram(t, bins=edges)[0] / N
+    np.testing.assert_array_less(np.abs(got - exact), 4 * np.sqrt(10 * exact / N))
+
+
+@pytest.mark.parametrize(("a", "margin"), [(0.0, 0.0), (-1.0, 0.0), (4.0, 0.5), (4.0, -0.1), (float("nan"), 0.0)])
+def test_u_shaped_rejects(a, margin):
+    with pytest.raises(ValueError, match=f"a > 0 and 0 <= margin < 0.5, got a={a}, margin={margin}"):
+        times.u_shaped(jax.random.key(0), 2, a=a, margin=margin)
+
+
+@pytest.mark.usefixtures("float64")
+def test_shifts_compose_and_move_the_mean_of_a_logit_normal():
+    key, law = jax.random.key(0), partial(times.logit_normal, mean=-0.4)
+    once = times.shifted(law, factor=6.0)(key, 64)
+    twice = times.shifted(times.shifted(law, factor=3.0), factor=2.0)(key, 64)
+    np.testing.assert_allclose(twice, once, rtol=1e-12)
+    np.testing.assert_allclose(once, times.logit_normal(key, 64, mean=-0.4 + np.log(6)), rtol=1e-12)
+    np.testing.assert_array_equal(times.shifted(law, factor=1.0)(key, 64), law(key, 64))
+    ends = times.shifted(partial(times.discrete, grid=jnp.asarray([0.0, 1.0])), factor=3.0)(key, 64)
+    assert set(np.asarray(ends)) == {0.0, 1.0}
+
+
+@pytest.mark.parametrize("factor", [0.0, -2.0, float("inf"), float("nan")])
+def test_a_shift_rejects(factor):
+    with pytest.raises(ValueError, match=f"positive factor, got {factor}"):
+        times.shifted(times.uniform, factor=factor)
