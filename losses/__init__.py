@@ -7,14 +7,16 @@ from .continuous_consistency import continuous_consistency
 from .couplings import independent, on_host, optimal_transport
 from .denoising import denoising
 from .distances import cauchy, elementwise_pseudo_huber, l1, l2, log_cosh, lpips, pseudo_huber
+from .improved_mean_flow import improved_mean_flow, power_law_guidance
 from .inductive_moment_matching import inductive_moment_matching
 from .latent_consistency_training import latent_consistency_training
+from .mean_flow import guided_velocity, mean_flow
 from .paths import Path, cosine, edm, interpolate, linear, linear_beta, scaled, scaled_linear_beta, trig, velocity
 from .rectified_flow import rectified_flow
 from .segment_consistency import segment_consistency
 from .shortcut import shortcut
 from .trajectory import Jumps, jumps, trajectory_consistency
-from .weights import adaptive, edm_weight, imm_weight, likelihood_weight, one, snr_weight, v_weight, zero
+from .weights import adaptive, edm_weight, imm_weight, inverse_power, likelihood_weight, one, snr_weight, v_weight, zero
 
 __all__ = [
     "Jumps",
@@ -34,10 +36,13 @@ __all__ = [
     "edm_weight",
     "elementwise_pseudo_huber",
     "flow_map_matching",
+    "guided_velocity",
     "imm_weight",
+    "improved_mean_flow",
     "independent",
     "inductive_moment_matching",
     "interpolate",
+    "inverse_power",
     "jumps",
     "l1",
     "l2",
@@ -47,11 +52,13 @@ __all__ = [
     "linear_beta",
     "log_cosh",
     "lpips",
+    "mean_flow",
     "on_host",
     "one",
     "optimal_transport",
     "pairs",
     "paths",
+    "power_law_guidance",
     "pseudo_huber",
     "rectified_flow",
     "scaled",

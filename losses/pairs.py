@@ -1,7 +1,8 @@
 """Pair laws: the two noise levels a consistency loss compares, and the weight of that comparison.
 
-A law is `pairs(key, n) -> t[n], s[n], weight[n]` with s < t; for all but `lcm` and `ordered` on the EDM path, where t
-is the noise standard deviation. Bind the traced curriculum value and the numbers with partial.
+A law is `pairs(key, n) -> t[n], s[n], weight[n]` with s < t. On the EDM path, where t is the noise standard deviation,
+but for `lcm`, `ordered` and the logit-normal laws, whose t is their path's. Bind the traced curriculum value and the
+numbers with partial.
 """
 
 import jax
@@ -9,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.scipy.special import erf, erfinv
 
-from .times import uniform
+from .times import logit_normal, uniform
 from .types import Array, Key, PerExample, Times, Weight
 
 Triple = tuple[PerExample, PerExample, PerExample]
@@ -170,3 +171,21 @@ def ordered(key: Key, n: int, *, times: Times = uniform, to_data: float = 0.0, s
     t, s, kind = jnp.maximum(first, second), jnp.minimum(first, second), jax.random.uniform(key_kind, (n,))
     s = jnp.where(kind < to_data, 0.0, jnp.where(kind >= 1 - same, t, s))
     return t, s, jnp.ones_like(t)
+
+
+def sorted_logit_normal(key: Key, n: int, *, mean: float = -0.4, std: float = 1.0) -> Triple:
+    """The larger and the smaller of two draws of logit t ~ N(mean, std^2), weight 1 (Geng et al. 2025)."""
+    draws = logit_normal(key, 2 * n, mean=mean, std=std).reshape(2, n)
+    return draws.max(axis=0), draws.min(axis=0), jnp.ones_like(draws[0])
+
+
+def capped_logit_normal(
+    key: Key, n: int, *, mean: float = -0.6, std: float = 1.6, mean_s: float = -4.0, std_s: float = 1.6
+) -> Triple:
+    """Logit t ~ N(mean, std^2), logit s ~ N(mean_s, std_s^2) and at most t, weight 1: MeanFlow's code for CIFAR-10.
+
+    Where s is drawn above t, s = t.
+    """
+    key_t, key_s = jax.random.split(key)
+    t = logit_normal(key_t, n, mean=mean, std=std)
+    return t, jnp.minimum(t, logit_normal(key_s, n, mean=mean_s, std=std_s)), jnp.ones_like(t)

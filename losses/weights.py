@@ -65,6 +65,19 @@ def adaptive(loss: PerExample, log_weight: PerExample, *, elements: int) -> PerE
     return jnp.exp(log_weight) / elements * loss - log_weight
 
 
+def inverse_power(error: PerExample, *, p: float, c: float) -> PerExample:
+    """error / stop_gradient((error + c)^p): MeanFlow's adaptive weight of a squared error (Geng et al. 2025).
+
+    p = 0 is the error itself, p = 1 about 1 whatever the error is: it is the gradient that tells.
+
+    Raises:
+        ValueError: unless c > 0.
+    """
+    if not c > 0:
+        raise ValueError(f"inverse_power needs c > 0, got {c}")
+    return error / jax.lax.stop_gradient((error + c) ** p)
+
+
 def zero(t: PerExample) -> PerExample:
     """Log-weight 0: no adaptive weighting."""
     return jnp.zeros_like(t)

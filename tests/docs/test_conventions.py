@@ -338,6 +338,7 @@ TIME_LAWS: dict[str, tuple[Callable[..., Times], Callable[[jax.Array], jax.Array
         lambda u: 1 - 1 / (1 + jnp.exp(-1.2 + 1.2 * u)),
     ),
     "MeanFlow; logit-normal": (logit_draw, lambda u: 1 / (1 + jnp.exp(0.4 - u))),
+    "MeanFlow on CIFAR-10; logit-normal": (logit_draw, lambda u: 1 / (1 + jnp.exp(0.6 - 1.6 * u))),
     "sCM on EDM's path": (edm_draw, lambda u: 0.5 * jnp.tan(jnp.arctan(jnp.exp(-1.0 + 1.4 * u) / 0.5))),
 }
 

@@ -210,3 +210,34 @@ def test_lcm_skips_one_step_of_the_solver():
     shares = np.bincount((np.asarray(t, int) - 19) // 20, minlength=50) / N
     np.testing.assert_array_less(np.abs(shares - 0.02), 4 * np.sqrt(0.02 / N))
     np.testing.assert_array_equal(weight, 1)
+
+
+# ---- MeanFlow --------------------------------------------------------------------------------------------------------
+
+
+def logit(t):
+    return np.log(t) - np.log1p(-t)
+
+
+def test_sorted_logit_normal_is_two_draws_in_order():
+    """Larger and smaller of two: means mean +- std / sqrt(pi), and together the law itself."""
+    t, s, weight = jax.jit(lambda key: pairs.sorted_logit_normal(key, 40_000, mean=-0.4, std=1.0))(jax.random.key(0))
+    assert (s < t).all()
+    assert (weight == 1).all()
+    large, small = logit(np.asarray(t, np.float64)), logit(np.asarray(s, np.float64))
+    for draws, expected in ((large, -0.4 + np.pi**-0.5), (small, -0.4 - np.pi**-0.5)):
+        assert abs(draws.mean() - expected) < 4 / np.sqrt(40_000)
+    both = np.concatenate([large, small])
+    assert abs(both.mean() + 0.4) < 4 / np.sqrt(80_000)
+    assert abs(both.std() - 1) < 4 / np.sqrt(2 * 80_000)
+
+
+def test_capped_logit_normal_keeps_t_and_caps_s():
+    """P(logit s >= logit t) = Phi((mean_s - mean) / sqrt(std^2 + std_s^2)) of the pairs have s = t."""
+    t, s, _ = jax.jit(lambda key: pairs.capped_logit_normal(key, 40_000))(jax.random.key(0))
+    assert (s <= t).all()
+    draws = logit(np.asarray(t, np.float64))
+    assert abs(draws.mean() + 0.6) < 4 * 1.6 / np.sqrt(40_000)
+    assert abs(draws.std() - 1.6) < 4 * 1.6 / np.sqrt(2 * 40_000)
+    share = float(jax.scipy.stats.norm.cdf(-3.4 / np.sqrt(2 * 1.6**2)))
+    assert abs((s == t).mean() - share) < 4 * np.sqrt(share / 40_000)
