@@ -2,16 +2,18 @@
 
 from . import adversarial, conversions, curricula, pairs, paths, steps, tangents, times, triples
 from .consistency import consistency
+from .consistency_flow_matching import consistency_flow_matching
 from .continuous_consistency import continuous_consistency
 from .couplings import independent, on_host, optimal_transport
 from .denoising import denoising
-from .distances import cauchy, elementwise_pseudo_huber, l1, l2, log_cosh, lpips, pseudo_huber
+from .distances import cauchy, elementwise_pseudo_huber, l1, l2, log_cosh, lpips, pseudo_huber, scaled_pseudo_huber
 from .latent_consistency_training import latent_consistency_training
 from .paths import Path, cosine, edm, interpolate, linear, linear_beta, scaled, scaled_linear_beta, trig, velocity
 from .rectified_flow import rectified_flow
+from .reflow import reflow
 from .segment_consistency import segment_consistency
 from .trajectory import Jumps, jumps, trajectory_consistency
-from .weights import adaptive, edm_weight, one, snr_weight, v_weight, zero
+from .weights import adaptive, edm_weight, inverse_time, one, snr_weight, v_weight, zero
 
 __all__ = [
     "Jumps",
@@ -20,6 +22,7 @@ __all__ = [
     "adversarial",
     "cauchy",
     "consistency",
+    "consistency_flow_matching",
     "continuous_consistency",
     "conversions",
     "cosine",
@@ -30,6 +33,7 @@ __all__ = [
     "elementwise_pseudo_huber",
     "independent",
     "interpolate",
+    "inverse_time",
     "jumps",
     "l1",
     "l2",
@@ -45,8 +49,10 @@ __all__ = [
     "paths",
     "pseudo_huber",
     "rectified_flow",
+    "reflow",
     "scaled",
     "scaled_linear_beta",
+    "scaled_pseudo_huber",
     "segment_consistency",
     "snr_weight",
     "steps",

@@ -50,6 +50,22 @@ def logit_normal(key: Key, n: int, *, mean: float = 0.0, std: float = 1.0) -> Pe
     return jax.nn.sigmoid(mean + std * jax.random.normal(key, (n,)))
 
 
+def u_shaped(key: Key, n: int, *, a: float = 4.0) -> PerExample:
+    """Density proportional to e^(a t) + e^(a (1 - t)), most at both ends; t in [1e-5, 1 - 1e-5] (Lee et al. 2024).
+
+    Follows the authors' code. The e^(a t) + e^(-a t) of the paper would not be symmetric on [0, 1].
+
+    Raises:
+        ValueError: unless a is positive.
+    """
+    if not a > 0:
+        raise ValueError(f"u_shaped times need a > 0, got {a}")
+    # The inverse of the distribution function 1/2 + sinh(a (t - 1/2)) / (2 sinh(a / 2)).
+    u = jax.random.uniform(key, (n,), minval=-1.0)
+    t = 0.5 + jnp.arcsinh(u * jnp.sinh(a / 2)) / a
+    return 1e-5 + (1 - 2e-5) * t
+
+
 def ctm(
     key: Key,
     n: int,

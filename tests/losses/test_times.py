@@ -23,6 +23,7 @@ EXACT: dict[str, tuple[Times, np.ndarray]] = {
         np.arctan(np.exp(-0.8 + 1.6 * NORMAL)),
     ),
     "logit-normal": (times.logit_normal, 1 / (1 + np.exp(-NORMAL))),
+    "U-shaped": (times.u_shaped, 0.5 + np.arcsinh((2 * LEVELS - 1) * np.sinh(2.0)) / 4),
     "shifted logit-normal": (partial(times.logit_normal, mean=-0.4, std=1.5), 1 / (1 + np.exp(0.4 - 1.5 * NORMAL))),
 }
 
@@ -46,6 +47,20 @@ def test_moments():
     t = np.asarray(times.uniform(key, N))
     assert abs(t.mean() - 0.5) < 4 * np.sqrt(1 / 12 / N)
     assert abs(t.var() - 1 / 12) < 4 * np.sqrt(1 / 180 / N)
+
+
+def test_u_shaped_times_have_the_published_deciles_and_keep_off_both_ends():
+    """Heights that the authors' sampler gives, to two digits; and their range."""
+    t = np.asarray(times.u_shaped(jax.random.key(0), N))
+    heights = np.histogram(t, bins=10, range=(0, 1))[0] / (N / 10)
+    expected = np.asarray([1.71, 1.19, 0.85, 0.65, 0.56, 0.56, 0.65, 0.85, 1.19, 1.71])
+    np.testing.assert_array_less(np.abs(heights - expected), 0.005 + 4 * np.sqrt(10 * expected / N))
+    assert abs(t.mean() - 0.5) < 4 * t.std() / np.sqrt(N)
+    ends = times.u_shaped(jax.random.key(0), N, a=40.0)
+    assert 1e-5 <= ends.min() < 2e-5
+    assert 1 - 2e-5 < ends.max() <= np.float32(1 - 1e-5)
+    with pytest.raises(ValueError, match="a > 0, got 0"):
+        times.u_shaped(jax.random.key(0), 1, a=0.0)
 
 
 def test_positive_mean_favours_noise():
