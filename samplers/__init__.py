@@ -9,8 +9,11 @@ from .editing import edit
 from .edm_stochastic import Churn, edm_stochastic
 from .euler import euler
 from .heun import heun
+from .inversion import invert
 from .likelihood import bits_per_dimension, log_likelihood
 from .noise import normal, sample_keys
+from .rectified import rectified
+from .straightness import straightness
 from .strategic import gamma_stop, shortened, shortened_index, strategic
 
 __all__ = [
@@ -27,12 +30,15 @@ __all__ = [
     "gamma_stop",
     "grids",
     "heun",
+    "invert",
     "log_likelihood",
     "multistep_consistency",
     "noise",
     "normal",
+    "rectified",
     "sample_keys",
     "shortened",
     "shortened_index",
+    "straightness",
     "strategic",
 ]

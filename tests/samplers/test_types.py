@@ -18,6 +18,7 @@ from samplers import (
     euler,
     heun,
     multistep_consistency,
+    rectified,
     sample_keys,
 )
 from samplers.types import check_times, intervals
@@ -42,6 +43,7 @@ SAMPLERS: dict[str, Any] = {
     "edit": inpaint,
     "euler": partial(euler, never),
     "heun": partial(heun, never),
+    "rectified": partial(rectified, never),
     "ddim": partial(ddim, never, path=PATHS["edm"].path),
     "edm_stochastic": partial(edm_stochastic, never, keys=KEYS),
     "multistep_consistency": partial(multistep_consistency, never, keys=KEYS, path=PATHS["edm"].path),
