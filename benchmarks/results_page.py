@@ -11,7 +11,7 @@ import numpy as np
 from eval import Row
 
 from .results_rows import Run, Table
-from .results_runs import RUNS, Finished, Place, arguments
+from .results_runs import RUNS, Finished, Place, arguments, preparations
 
 AGREEMENT = "label_agreement_"
 COLUMNS = (1, 2, 4, 8)  # numbers of steps with a column of their own
@@ -131,7 +131,9 @@ def section(table: Table, done: Mapping[str, Finished], pictures: Sequence[tuple
         ["method", *(str(n) for n in COLUMNS), "more"], [[line.label, *cells(line, AGREEMENT)] for line in lines]
     )
     parts += ["\nThe commands, in an order in which they can be given:\n", "```bash"]
-    parts += [shlex.join(["python", *arguments(run, Place(RUNS))]) for run in table.runs]
+    place = Place(RUNS)
+    commands = [command for run in table.runs for command in (*preparations(run, place), arguments(run, place))]
+    parts += dict.fromkeys(shlex.join(["python", *command]) for command in commands)
     return "\n".join([*parts, "```", ""])
 
 

@@ -9,6 +9,21 @@ from typing import Any
 
 
 @dataclass(frozen=True)
+class Store:
+    """A folder that main.py makes of a trained run, and that others are trained on.
+
+    Attributes:
+        name: the folder.
+        run: name of the run.
+        arguments: main.py's, beside `--workdir` and `--out`.
+    """
+
+    name: str
+    run: str
+    arguments: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Run:
     """One call of main.py.
 
@@ -19,6 +34,7 @@ class Run:
         config: file name in configs/, without ".py".
         values: config values that differ from that file's.
         teachers: config values that are the workdir of another run, by that run's name; it is trained before.
+        stores: config values that are a folder made of another run; it is made before.
         nfe: the numbers of network evaluations that it stands for in its line; all of its samplers' if empty.
         views: its lines, where its samplers differ in more than steps: what a line adds to the label, and how the names
             of its samplers end.
@@ -31,9 +47,15 @@ class Run:
     config: str
     values: Mapping[str, Any] = field(default_factory=dict)
     teachers: Mapping[str, str] = field(default_factory=dict)
+    stores: Mapping[str, Store] = field(default_factory=dict)
     nfe: tuple[int, ...] = ()
     views: Mapping[str, str] = field(default_factory=lambda: {"": ""})
     control: bool = False
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Names of the runs that must be done before: teachers, and those that stores are made of."""
+        return tuple(dict.fromkeys([*self.teachers.values(), *(store.run for store in self.stores.values())]))
 
 
 @dataclass(frozen=True)
@@ -84,6 +106,9 @@ def students_of(teacher: str) -> dict[str, str]:
 DISTILL = {"distill": True}
 UNTRAINED = {"steps": 0}
 DIGITS_TEACHER = students_of("digits_teacher")
+FLOW = students_of("digits_rectified_flow")
+YANG, CFM = "Yang et al. 2024", "digits_consistency_fm"
+PAIRS = {"pairs": Store("digits_pairs", "digits_rectified_flow", ("--mode=pairs", "--n=20000"))}
 DIGITS = Table(
     title="Digits",
     pictures="results",
@@ -123,6 +148,12 @@ DIGITS = Table(
         Run("digits_lcm_lora", "LCM-LoRA", LCM, "digits_lcm_lora", teachers=DIGITS_TEACHER),
         Run("digits_lcf", "LCF", LCM, "digits_lcf", teachers=students_of("digits_lcm")),
         Run("digits_ilct", "iLCT", "Dao et al. 2025", "digits_ilct"),
+        Run("digits_rectified_flow", "rectified flow, Euler", "Liu et al. 2022", "digits_rectified_flow"),
+        Run("digits_reflow", "2-RF", "Liu et al. 2022", "digits_reflow", {}, FLOW, PAIRS),
+        Run("digits_reflow_improved", "2-RF++", "Lee et al. 2024", "digits_reflow", {"improved": True}, FLOW, PAIRS),
+        Run("digits_consistency_fm", "Consistency-FM", YANG, CFM, {}, FLOW),
+        Run("digits_consistency_fm_distilled", "Consistency-FM, distilled", YANG, CFM, DISTILL, FLOW),
+        Run("digits_consistency_fm_scratch", "Consistency-FM from scratch", YANG, CFM),
         Run("digits_untrained", "untrained network", "", "digits_ect", UNTRAINED, control=True),
     ),
 )

@@ -67,12 +67,21 @@ class Finished(NamedTuple):
 def arguments(run: Run, place: Place) -> list[str]:
     """main.py and its arguments, as a shell would be given them."""
     located = {name: place.runs / other for name, other in run.teachers.items()}
+    located |= {name: place.runs / store.name for name, store in run.stores.items()}
     if place.data_dir is not None and "data_dir" in plain_config(run.config):
         located["data_dir"] = Path(place.data_dir)
     values = {**located, **run.values}
     return [
         *("main.py", "--config", f"configs/{run.config}.py", "--workdir", str(place.workdir(run))),
         *(f"--config.{name}={value}" for name, value in values.items()),
+    ]
+
+
+def preparations(run: Run, place: Place) -> list[list[str]]:
+    """The same of the folders that it needs, which are left as they are where they are whole."""
+    return [
+        ["main.py", "--workdir", str(place.runs / store.run), *store.arguments, f"--out={place.runs / store.name}"]
+        for store in run.stores.values()
     ]
 
 
@@ -99,20 +108,20 @@ def check(runs: Sequence[Run]) -> None:
         if run.name in names[:i]:
             problems.append(f"{run.name}: the name of two runs")
         # Only what stands above can be a teacher: that alone rules out circles.
-        problems += [f"{run.name}: no run {t!r} stands above it" for t in run.teachers.values() if t not in names[:i]]
+        problems += [f"{run.name}: no run {t!r} stands above it" for t in run.needs if t not in names[:i]]
         try:
             known = plain_config(run.config)
         except FileNotFoundError as error:
             problems.append(f"{run.name}: {error}")
         else:
-            unknown = sorted({*run.values, *run.teachers} - known.keys())
+            unknown = sorted({*run.values, *run.teachers, *run.stores} - known.keys())
             problems += [f"{run.name}: configs/{run.config}.py has no value {value!r}" for value in unknown]
     if problems:
         raise ValueError("these rows cannot be run:\n  " + "\n  ".join(problems))
 
 
 def with_teachers(chosen: Iterable[Run], runs: Sequence[Run]) -> list[Run]:
-    """These runs and all whose workdirs they need, in the order of `runs`."""
+    """These runs and all that they need, in the order of `runs`."""
     by_name = {run.name: run for run in runs}
     needed: set[str] = set()
     waiting = [run.name for run in chosen]
@@ -120,7 +129,7 @@ def with_teachers(chosen: Iterable[Run], runs: Sequence[Run]) -> list[Run]:
         name = waiting.pop()
         if name in by_name and name not in needed:
             needed.add(name)
-            waiting += by_name[name].teachers.values()
+            waiting += by_name[name].needs
     return [run for run in runs if run.name in needed]
 
 
@@ -180,8 +189,8 @@ def is_of(run: Run, config_file: str, config: Mapping[str, Any]) -> bool:
 
 
 def elsewhere(run: Run, config: Mapping[str, Any]) -> set[str]:
-    """The values that say where a run's teachers and its data lie."""
-    return {*run.teachers, "data_dir"} & config.keys()
+    """The values that say where a run's teachers, the folders made of them and its data lie."""
+    return {*run.teachers, *run.stores, "data_dir"} & config.keys()
 
 
 def without_places(run: Run, config: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,19 +15,20 @@ from typing import NamedTuple
 from train import read_log
 
 from .results_rows import Run
-from .results_runs import RECORD, Place, arguments, final_rows, finished, plain_config
+from .results_runs import RECORD, Place, arguments, final_rows, finished, plain_config, preparations
 
 SECONDS_BETWEEN_LOOKS = 0.5
 
 
 class Job(NamedTuple):
-    """A run in progress."""
+    """A run in progress; `later` are the commands that follow the one that runs now."""
 
     run: Run
     process: subprocess.Popen
     started: float  # time.monotonic
     first_step: int
     steps: int
+    later: tuple[list[str], ...] = ()
 
 
 class Look(NamedTuple):
@@ -48,6 +49,11 @@ class Look(NamedTuple):
     seconds: Mapping[str, float]
 
 
+def making(run: Run, place: Place) -> list[list[str]]:
+    """Calls of main.py that make the folders a run needs."""
+    return [[sys.executable, *command] for command in preparations(run, place)]
+
+
 def train_missing(
     runs: Sequence[Run],
     place: Place,
@@ -55,6 +61,7 @@ def train_missing(
     jobs: int,
     show: Callable[[Look], None],
     command: Callable[[Run, Place], list[str]] = lambda run, place: [sys.executable, *arguments(run, place)],
+    prepare: Callable[[Run, Place], list[list[str]]] = making,
 ) -> dict[str, str]:
     """Bring every run to its end, `jobs` at a time, each with its share of the CPU cores.
 
@@ -64,6 +71,7 @@ def train_missing(
         jobs: runs at the same time.
         show: called about twice a second.
         command: what to start for a run.
+        prepare: what to start before, one after the other.
 
     Returns:
         Why they failed, by name, for the runs that did or could not be started.
@@ -78,17 +86,20 @@ def train_missing(
     try:
         while waiting or running:
             for run in list(waiting):
-                broken = [teacher for teacher in run.teachers.values() if teacher in failed]
+                broken = [name for name in run.needs if name in failed]
                 if broken:
                     waiting.remove(run)
                     failed[run.name] = f"not started, {broken[0]} failed"
-                elif len(running) < jobs and done.issuperset(run.teachers.values()):
+                elif len(running) < jobs and done.issuperset(run.needs) and not being_made(run, running):
                     waiting.remove(run)
-                    running.append(start(run, place, command(run, place), cores))
+                    running.append(start(run, place, [*prepare(run, place), command(run, place)], cores))
             for job in list(running):
                 if job.process.poll() is None:
                     continue
                 running.remove(job)
+                if job.process.returncode == 0 and job.later:
+                    running.append(go_on(job, place, cores))
+                    continue
                 reason = end(job, place, cores)
                 if reason is None:
                     done.add(job.run.name)
@@ -108,19 +119,34 @@ def train_missing(
     return failed
 
 
-def start(run: Run, place: Place, command: list[str], cores: int) -> Job:
-    """Start main.py with its output in the run's log.
+def being_made(run: Run, running: Sequence[Job]) -> bool:
+    """Whether another run is making a folder that this one needs too."""
+    names = {store.name for job in running if job.later for store in job.run.stores.values()}
+    return any(store.name in names for store in run.stores.values())
+
+
+def start(run: Run, place: Place, commands: Sequence[list[str]], cores: int) -> Job:
+    """Start the first of a run's commands with its output in the run's log."""
+    place.log(run).write_bytes(b"")
+    steps = {**plain_config(run.config), **run.values}["steps"]
+    process = launch(run, place, commands[0], cores)
+    return Job(run, process, time.monotonic(), last_step(place.workdir(run)), steps, tuple(commands[1:]))
+
+
+def go_on(job: Job, place: Place, cores: int) -> Job:
+    """Start the next of its commands."""
+    return job._replace(process=launch(job.run, place, job.later[0], cores), later=job.later[1:])
+
+
+def launch(run: Run, place: Place, command: list[str], cores: int) -> subprocess.Popen:
+    """Start main.py.
 
     It has a session of its own, so that Ctrl-C reaches it as the SIGTERM that it can answer.
     """
-    with place.log(run).open("wb") as log:
+    with place.log(run).open("ab") as log:
         # What XLA takes its threads from; --xla_cpu_multi_thread_eigen leaves them all.
         environment = os.environ | {"NPROC": str(cores)}
-        process = subprocess.Popen(
-            command, env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
-        )
-    steps = {**plain_config(run.config), **run.values}["steps"]
-    return Job(run, process, time.monotonic(), last_step(place.workdir(run)), steps)
+        return subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
 
 
 def end(job: Job, place: Place, cores: int) -> str | None:

@@ -1,5 +1,7 @@
 """Time laws: how often each noise level is trained. A law is `times(key, n) -> t[n]`; bind its numbers with partial."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 
@@ -50,20 +52,20 @@ def logit_normal(key: Key, n: int, *, mean: float = 0.0, std: float = 1.0) -> Pe
     return jax.nn.sigmoid(mean + std * jax.random.normal(key, (n,)))
 
 
-def u_shaped(key: Key, n: int, *, a: float = 4.0) -> PerExample:
-    """Density proportional to e^(a t) + e^(a (1 - t)), most at both ends; t in [1e-5, 1 - 1e-5] (Lee et al. 2024).
+def u_shaped(key: Key, n: int, *, a: float = 4.0, margin: float = 1e-5) -> PerExample:
+    """Density proportional to e^(a t) + e^(a (1 - t)), symmetric, on [margin, 1 - margin]: 2-Rectified Flow++'s.
 
-    Follows the authors' code. The e^(a t) + e^(-a t) of the paper would not be symmetric on [0, 1].
+    Drawn by the inverse of its distribution function, 1/2 + sinh(a (t - 1/2)) / (2 sinh(a / 2)) without a margin. The
+    paper's text has e^(a u) + e^(-a u), which is not symmetric; this is its code's law (Lee et al. 2024).
 
     Raises:
-        ValueError: unless a is positive.
+        ValueError: unless a > 0 and 0 <= margin < 1/2.
     """
-    if not a > 0:
-        raise ValueError(f"u_shaped times need a > 0, got {a}")
-    # The inverse of the distribution function 1/2 + sinh(a (t - 1/2)) / (2 sinh(a / 2)).
-    u = jax.random.uniform(key, (n,), minval=-1.0)
-    t = 0.5 + jnp.arcsinh(u * jnp.sinh(a / 2)) / a
-    return 1e-5 + (1 - 2e-5) * t
+    if not (a > 0 and 0 <= margin < 0.5):
+        raise ValueError(f"u_shaped times need a > 0 and 0 <= margin < 0.5, got a={a}, margin={margin}")
+    u = jax.random.uniform(key, (n,))
+    t = 0.5 + jnp.arcsinh((2 * u - 1) * math.sinh(a / 2)) / a
+    return margin + (1 - 2 * margin) * t
 
 
 def ctm(

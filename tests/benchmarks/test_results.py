@@ -17,7 +17,7 @@ from PIL import Image
 
 from benchmarks import results, results_kept, results_page, results_pictures, results_runs, results_training
 from benchmarks.results_kept import Kept
-from benchmarks.results_rows import TABLES, Run, Table, each_step_count, with_seeds
+from benchmarks.results_rows import TABLES, Run, Store, Table, each_step_count, with_seeds
 from benchmarks.results_runs import Finished, Place
 from benchmarks.results_training import Job, Look
 
@@ -108,6 +108,67 @@ def test_a_teacher_is_done_before_its_student_begins(tmp_path, jobs):
         assert not {"teacher", "student"} <= running
     assert max(len(look.jobs) for look in looks) == jobs
     assert looks[-1].done == 3
+
+
+STORE = Store("pairs", "teacher", ("--mode=pairs", "--n=5"))
+MAKE = "import pathlib, sys; print('made'); pathlib.Path(sys.argv[1]).mkdir(); open(sys.argv[2], 'a').write('pairs\\n')"
+
+
+def with_stores(place, runs, *, jobs, make=MAKE):
+    """Pretends to make a folder, once, before it pretends to train."""
+
+    def prepare(run, place):
+        folders = [place.runs / store.name for store in run.stores.values()]
+        order = str(place.runs / "order.txt")
+        return [[sys.executable, "-c", "" if f.exists() else make, str(f), order] for f in folders]
+
+    def command(run, place):
+        config = json.dumps(
+            {**VALUES, **{name: str(place.runs / s.name) for name, s in run.stores.items()}, **run.values}
+        )
+        return [sys.executable, "-c", PRETEND, str(place.workdir(run)), config, ""]
+
+    return results_training.train_missing(
+        runs, place, jobs=jobs, show=lambda look: None, command=command, prepare=prepare
+    )
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_folder_made_of_a_run_is_made_once_before_the_runs_that_need_it(tmp_path, monkeypatch, jobs):
+    monkeypatch.setitem(VALUES, "pairs", "")
+    needing = [Run(name, name, "", "tiny", stores={"pairs": STORE}) for name in ("first", "second")]
+    place = Place(tmp_path / "runs")
+    assert with_stores(place, [TEACHER, *needing], jobs=jobs) == {}
+    order = (place.runs / "order.txt").read_text().split()
+    assert order[:2] == ["teacher", "pairs"]
+    assert sorted(order[2:]) == ["first", "second"]
+    assert place.log(needing[0]).read_text().splitlines() == ["made", "step 1/10"]
+    # Where the folder lies is not what the run is.
+    assert all(results_runs.finished(run, place) for run in needing)
+
+
+def test_a_folder_that_cannot_be_made_fails_the_run(tmp_path, monkeypatch):
+    monkeypatch.setitem(VALUES, "pairs", "")
+    run, place = Run("first", "first", "", "tiny", stores={"pairs": STORE}), Place(tmp_path / "runs")
+    failed = with_stores(place, [TEACHER, run, OTHER], jobs=1, make="import sys; sys.exit('error: no room')")
+    assert failed == {"first": f"exit code 1, see {place.log(run)}: error: no room"}
+
+
+def test_a_run_that_needs_a_folder_says_how_it_is_made(monkeypatch):
+    monkeypatch.setitem(VALUES, "pairs", "")
+    run = Run("first", "first", "", "tiny", teachers={"teacher_run": "teacher"}, stores={"pairs": STORE})
+    results_runs.check([TEACHER, run])
+    assert results.chosen([TEACHER, OTHER, run], ["first"]) == [TEACHER, run]
+    lone = replace(run, teachers={})
+    assert results.chosen([TEACHER, OTHER, lone], ["first"]) == [TEACHER, lone]
+    with pytest.raises(ValueError, match="first: no run 'teacher' stands above it"):
+        results_runs.check([lone, TEACHER])
+    with pytest.raises(ValueError, match="has no value 'peers'"):
+        results_runs.check([TEACHER, replace(run, stores={"peers": STORE})])
+    page = results_page.section(table_of(TEACHER, run, replace(run, name="second")), {}, [])
+    made = "python main.py --workdir runs/results/teacher --mode=pairs --n=5 --out=runs/results/pairs"
+    assert page.count(made) == 1
+    assert page.index(made) < page.index("--config.pairs=runs/results/pairs")
 
 
 def test_a_failure_stops_its_students_alone_and_says_which_log_to_read(tmp_path):

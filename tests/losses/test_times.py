@@ -59,7 +59,7 @@ def test_u_shaped_times_have_the_published_deciles_and_keep_off_both_ends():
     ends = times.u_shaped(jax.random.key(0), N, a=40.0)
     assert 1e-5 <= ends.min() < 2e-5
     assert 1 - 2e-5 < ends.max() <= np.float32(1 - 1e-5)
-    with pytest.raises(ValueError, match="a > 0, got 0"):
+    with pytest.raises(ValueError, match="a > 0 and 0 <= margin"):
         times.u_shaped(jax.random.key(0), 1, a=0.0)
 
 
