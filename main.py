@@ -5,6 +5,7 @@
     python main.py --workdir runs/digits --mode=sample --n=100 --nfe=2           draw samples of a run
     python main.py --workdir runs/digits --mode=eval --n=2000                    judge a run again
     python main.py --workdir runs/autoencoder --mode=encode --out=runs/latents   encode its images for models of latents
+    python main.py --workdir runs/flow --mode=pairs --n=20000 --out=runs/pairs  join noise with data, for reflow
 
 Any value of a config can be given as --config.NAME=VALUE. The same command resumes an interrupted run.
 """
@@ -23,22 +24,27 @@ from PIL import Image
 
 import eval as evaluation
 import train
-from configs import latents
+from configs import flows, latents
 
 ROOT = Path(__file__).parent
-MODES = ("train", "sample", "eval", "check", "encode")
+MODES = ("train", "sample", "eval", "check", "encode", "pairs")
 COLUMNS = 10  # of a grid; a class-conditional one has a row for each class instead
 
 FLAGS = flags.FLAGS
 config_flags.DEFINE_config_file("config", None, "The run: a file in configs/, with values overridden by --config.NAME.")
 flags.DEFINE_string("workdir", None, "Folder of the run: checkpoints, logs, pictures, metrics.")
 flags.DEFINE_string("mode", "train", f"One of {', '.join(MODES)}.")
-flags.DEFINE_integer("n", None, "sample, eval: number of samples; the config's judged_samples by default.")
-flags.DEFINE_integer("seed", 0, "sample, eval: seed of the samples.")
+flags.DEFINE_integer(
+    "n", None, "sample, eval: number of samples; the config's judged_samples by default. pairs: of pairs."
+)
+flags.DEFINE_integer("seed", 0, "sample, eval, pairs: seed of the samples, or of the noise.")
 flags.DEFINE_integer("nfe", None, "sample, eval: the sampler with this many network evaluations; all by default.")
-flags.DEFINE_string("average", None, "sample, eval, encode: weight average to use, or params; the config's by default.")
-flags.DEFINE_integer("step", None, "sample, eval, encode: checkpoint to use; the newest by default.")
-flags.DEFINE_string("out", None, "encode: folder of the latents.")
+flags.DEFINE_string("average", None, "Not train: weight average to use, or params; the config's by default.")
+flags.DEFINE_integer("step", None, "Not train: checkpoint to use; the newest by default.")
+flags.DEFINE_string("out", None, "encode, pairs: folder of the latents or pairs.")
+flags.DEFINE_integer("solver_steps", None, "pairs: Heun steps; 32 of a flow, 18 of a diffusion model by default.")
+flags.DEFINE_bool("invert", False, "pairs: take real images up to noise, all of them by default, not noise to images.")
+flags.DEFINE_bool("eight_bit", False, "pairs: store images in 8 bits, which loses some of what joins them with noise.")
 flags.DEFINE_bool("overwrite", False, "sample: replace existing files.")
 
 
@@ -52,7 +58,7 @@ def main(argv: list[str]) -> None:
         logging.set_verbosity(logging.WARNING)  # the INFO lines of the libraries would drown the progress line
     if len(argv) > 1:
         raise UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
-    modes = (run_train, run_sample, run_eval, run_check, run_encode)
+    modes = (run_train, run_sample, run_eval, run_check, run_encode, run_pairs)
     run = dict(zip(MODES, modes, strict=True)).get(FLAGS.mode)
     if run is None:
         closest = difflib.get_close_matches(FLAGS.mode, MODES, n=1)
@@ -191,6 +197,28 @@ def run_encode() -> None:
         raise UsageError(str(error)) from error
     size = " x ".join(str(side) for side in record["shape"])
     print(f"{FLAGS.out}: {record['count']:,} latents of {size}, standard deviations by channel", *record["std"])
+
+
+def run_pairs() -> None:
+    """Join noise with data along a trained flow, for reflow; or real images with noise."""
+    workdir = required_workdir()
+    if not FLAGS.out:
+        raise UsageError("--mode=pairs needs --out, the folder of the pairs")
+    try:
+        record = flows.make_pairs(
+            workdir,
+            FLAGS.out,
+            n=FLAGS.n,
+            seed=FLAGS.seed,
+            inverted=FLAGS.invert,
+            eight_bit=FLAGS.eight_bit,
+            solver_steps=FLAGS.solver_steps,
+            average=FLAGS.average,
+            step=FLAGS.step,
+        )
+    except (ValueError, OSError) as error:
+        raise UsageError(str(error)) from error
+    print(f"{FLAGS.out}: {record['count']:,} {record['name']}")
 
 
 # ---- Pictures --------------------------------------------------------------------------------------------------------

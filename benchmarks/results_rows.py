@@ -91,6 +91,9 @@ def students_of(teacher: str) -> dict[str, str]:
 DISTILL = {"distill": True}
 UNTRAINED = {"steps": 0}
 DIGITS_TEACHER = students_of("digits_teacher")
+FLOW = students_of("digits_rectified_flow")
+REFLOW = {**FLOW, "pairs": "digits_pairs"}
+YANG = "Yang et al. 2024"
 DIGITS = Table(
     title="Digits",
     pictures="results",
@@ -135,8 +138,18 @@ DIGITS = Table(
         Run("digits_lcm_lora", "LCM-LoRA", LCM, "digits_lcm_lora", teachers=DIGITS_TEACHER),
         Run("digits_lcf", "LCF", LCM, "digits_lcf", teachers=students_of("digits_lcm")),
         Run("digits_ilct", "iLCT", "Dao et al. 2025", "digits_ilct"),
-        Run("digits_rectified_flow", "rectified flow, Euler", "Liu et al. 2022", "digits_rectified_flow"),
+        Run(
+            *("digits_rectified_flow", "rectified flow, Euler", "Liu et al. 2022", "digits_rectified_flow"),
+            makes={"digits_pairs": ("--mode=pairs", "--n=20000")},
+        ),
         Run("digits_ot_flow", "OT-CFM, Euler", "Tong et al. 2023", "digits_ot_flow"),
+        Run("digits_reflow", "2-RF", "Liu et al. 2022", "digits_reflow", {}, REFLOW),
+        Run("digits_reflow_improved", "2-RF++", "Lee et al. 2024", "digits_reflow", {"improved": True}, REFLOW),
+        Run("digits_consistency_fm", "Consistency-FM", YANG, "digits_consistency_fm", {}, FLOW),
+        Run(
+            "digits_consistency_fm_distilled", "Consistency-FM, distilled", YANG, "digits_consistency_fm", DISTILL, FLOW
+        ),
+        Run("digits_consistency_fm_scratch", "Consistency-FM from scratch", YANG, "digits_consistency_fm"),
         Run("digits_untrained", "untrained network", "", "digits_ect", UNTRAINED, control=True),
     ),
 )

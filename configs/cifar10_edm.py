@@ -90,4 +90,7 @@ def diffusion(config: ConfigDict) -> teachers.Diffusion:
         denoiser = preconditioning.edm(glue.bind(model, params, labels), config.sigma_data)
         return conversions.edm_on_path(denoiser, path)
 
-    return teachers.Diffusion(on_path, cifar10.source(config).shape, cifar10.classes(config), config.sigma_data, "ema")
+    images = cifar10.source(config)
+    return teachers.Diffusion(
+        on_path, images.shape, cifar10.classes(config), config.sigma_data, "ema", images=lambda: images
+    )

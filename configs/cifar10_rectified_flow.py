@@ -13,7 +13,7 @@ import jax
 import optax
 from ml_collections import ConfigDict
 
-from configs import cifar10, glue
+from configs import cifar10, glue, teachers
 from losses import linear, rectified_flow
 from losses.types import Loss, Net
 from models import ddpmpp, preconditioning
@@ -63,4 +63,17 @@ def build(config: ConfigDict) -> Experiment:
         optimizer=optax.chain(optax.clip_by_global_norm(config.clip), optax.adam(rate)),
         averages={"ema": partial(averages.constant, decay=config.average_decay)},
         **cifar10.fields(config, images, samplers, flip=True),
+    )
+
+
+def flow(config: ConfigDict) -> teachers.Flow:
+    """What this run is to those that go on from it."""
+    images = cifar10.source(config)
+    model = cifar10.unet(ddpmpp, config)
+    return teachers.Flow(
+        velocity=lambda params, labels: preconditioning.velocity(glue.bind(model, params, labels)),
+        shape=images.shape,
+        num_classes=cifar10.classes(config),
+        average="ema",
+        images=lambda: images,
     )

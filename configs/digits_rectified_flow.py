@@ -63,4 +63,5 @@ def flow(config: ConfigDict) -> teachers.Flow:
         shape=source.shape,
         num_classes=source.num_classes,
         average=f"power_{config.sigma_rels[0]:.2f}",
+        images=data.digits,
     )

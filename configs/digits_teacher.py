@@ -90,4 +90,5 @@ def diffusion_of(config: ConfigDict, source: data.Source) -> teachers.Diffusion:
         sigma_data=config.sigma_data,
         average=f"power_{config.sigma_rels[0]:.2f}",
         guidable=config.label_dropout > 0,
+        images=lambda: source,
     )

@@ -28,6 +28,7 @@ class Diffusion(NamedTuple):
         average: the weights to take.
         guidable: whether it was trained with the null class too.
         network: parameters of the run -> those of its network, which is what `on_path` and students take.
+        images: () -> the images it was trained on, where it can say; pairs of real images are made of them.
     """
 
     on_path: Callable[[train.Params, jax.Array | None, Path], Net]
@@ -37,6 +38,7 @@ class Diffusion(NamedTuple):
     average: str
     guidable: bool = False
     network: Callable[[train.Params], train.Params] = lambda params: params
+    images: Callable[[], data.Source] | None = None
 
 
 class Flow(NamedTuple):
@@ -47,12 +49,14 @@ class Flow(NamedTuple):
         shape: of its examples.
         num_classes: 0 if it is unconditional.
         average: the weights to take.
+        images: () -> the images it was trained on, where it can say; pairs of real images are made of them.
     """
 
     velocity: glue.NetOf
     shape: tuple[int, ...]
     num_classes: int
     average: str
+    images: Callable[[], data.Source] | None = None
 
 
 class Teacher(NamedTuple):

@@ -13,6 +13,8 @@ from .latents_writing import write_latents
 from .memory import ArraySource, cached
 from .npz import npz
 from .order import batches
+from .pairs import PairSource, joined, pairs
+from .pairs_writing import write_pairs
 from .source import Batch, Example, Source
 from .tfds_source import TfdsSource, tfds_source
 
@@ -25,6 +27,7 @@ __all__ = [
     "Example",
     "FolderSource",
     "LatentSource",
+    "PairSource",
     "Scale",
     "ScaleOf",
     "Source",
@@ -40,13 +43,16 @@ __all__ = [
     "from_model_range",
     "from_model_scale",
     "horizontal_flip",
+    "joined",
     "latents",
     "multiplied",
     "npz",
+    "pairs",
     "sample_posterior",
     "standardised",
     "tfds_source",
     "to_model_range",
     "to_model_scale",
     "write_latents",
+    "write_pairs",
 ]

@@ -7,7 +7,6 @@ so that training draws a latent anew each time it sees an example.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,11 +15,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float32, Int
 
+from . import store
 from .latents_scale import Scale, ScaleOf
 from .source import Batch, Example
 
 FORMAT_VERSION = 1
-RECORD, UNFINISHED = "record.json", "unfinished.json"
+_REMEDY = "encode the data again"
 _KEYS = ("encoder", "images", "count", "shape", "dtype", "num_classes", "shard_size", "mean", "std", "shift", "factor")
 
 
@@ -107,12 +107,17 @@ def latents(
     if problems:
         raise ValueError(f"the latents in {folder} are not those of this run:\n  " + "\n  ".join(problems))
     height, width, channels = record["shape"]
-    rows = shard_rows(record["count"], record["shard_size"])
+    rows = store.shard_rows(record["count"], record["shard_size"])
     names = [shard_files(folder, number) for number in range(len(rows))]
     moments = [
-        _map(name.moments, (n, height, width, 2 * channels), np.float32) for name, n in zip(names, rows, strict=True)
+        store.map_array(name.moments, (n, height, width, 2 * channels), np.float32, remedy=_REMEDY)
+        for name, n in zip(names, rows, strict=True)
     ]
-    labels = [_map(name.labels, (n,), np.int32) for name, n in zip(names, rows, strict=True) if record["num_classes"]]
+    labels = [
+        store.map_array(name.labels, (n,), np.int32, remedy=_REMEDY)
+        for name, n in zip(names, rows, strict=True)
+        if record["num_classes"]
+    ]
     return LatentSource(
         name=f"{record['images']['name']} in latents of {record['encoder']['sha256'][:12]}",
         shape=(height, width, channels),
@@ -161,42 +166,9 @@ def shard_files(folder: Path, number: int) -> ShardFiles:
     return ShardFiles(folder / f"moments-{number:05d}.npy", folder / f"labels-{number:05d}.npy")
 
 
-def shard_rows(count: int, shard_size: int) -> list[int]:
-    """Latents in each shard."""
-    return [min(shard_size, count - start) for start in range(0, count, shard_size)]
-
-
 def read_record(folder: Path) -> dict[str, Any]:
     """The record of a finished folder; the errors are those of `latents`."""
-    if not folder.is_dir():
-        raise FileNotFoundError(f"no folder of latents at {folder.absolute()}")
-    if not (folder / RECORD).exists():
-        begun = "they were begun and not finished, run the same command again" if (folder / UNFINISHED).exists() else ""
-        raise FileNotFoundError(f"{folder / RECORD} is missing; {begun or 'is this a folder of latents?'}")
-    try:
-        record = json.loads((folder / RECORD).read_text())
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{folder / RECORD} is not JSON: {error}") from error
-    if record.get("format_version") != FORMAT_VERSION:
-        raise ValueError(f"{folder} has format {record.get('format_version')}, this version reads {FORMAT_VERSION}")
-    missing = [key for key in _KEYS if key not in record]
-    if missing:
-        raise ValueError(f"{folder / RECORD} lacks {', '.join(missing)}; it has {sorted(record)}")
-    return record
-
-
-def _map(path: Path, shape: tuple[int, ...], dtype: type) -> np.ndarray:
-    if not path.exists():
-        raise FileNotFoundError(f"{path} is missing")
-    try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
-        raise ValueError(f"cannot read {path}: {error}; encode the data again") from error
-    if (array.shape, array.dtype) != (shape, dtype):
-        raise ValueError(
-            f"{path} holds {array.dtype}{list(array.shape)}, its record says {np.dtype(dtype)}{list(shape)}"
-        )
-    return array
+    return store.read_record(folder, what="latents", keys=_KEYS, format_version=FORMAT_VERSION)
 
 
 def _describe(encoder: Mapping[str, Any]) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -11,8 +9,9 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from . import store
 from .fingerprint import fingerprint
-from .latents import FORMAT_VERSION, RECORD, UNFINISHED, latents, shard_files, shard_rows
+from .latents import FORMAT_VERSION, latents, shard_files
 from .latents_scale import ScaleOf
 from .source import Source, take
 
@@ -52,7 +51,7 @@ def write_latents(
     if len(images) == 0 or batch_size < 1 or shard_size < 1:
         raise ValueError(f"nothing to encode: {len(images)} images, {batch_size=}, {shard_size=}")
     identity = fingerprint(images, seed=0, batch_size=1)
-    plan = _plain(
+    plan = store.plain(
         {
             "format_version": FORMAT_VERSION,
             "encoder": dict(encoder),
@@ -63,33 +62,13 @@ def write_latents(
             "shard_size": shard_size,
         }
     )
-    folder.mkdir(parents=True, exist_ok=True)
-    if _begun(folder, plan):
+    if store.begun(folder, plan, what="latents"):
         return dict(latents(folder, scale_of=scale_of).record)
     _encode_shards(folder, images, encode, batch_size, shard_size)
-    shape, mean, std = _statistics(folder, len(shard_rows(len(images), shard_size)))
-    record = _plain({**plan, "shape": shape, "mean": mean, "std": std, **scale_of(mean, std)._asdict()})
-    _write_json(folder / RECORD, record)
-    (folder / UNFINISHED).unlink()
+    shape, mean, std = _statistics(folder, len(store.shard_rows(len(images), shard_size)))
+    record = store.plain({**plan, "shape": shape, "mean": mean, "std": std, **scale_of(mean, std)._asdict()})
+    store.finish(folder, record)
     return record
-
-
-def _begun(folder: Path, plan: dict[str, Any]) -> bool:
-    """Whether the folder holds all of what is planned; claims it if it holds nothing yet."""
-    for name in (RECORD, UNFINISHED):
-        if (folder / name).exists():
-            there = json.loads((folder / name).read_text())
-            different = _differences({key: there.get(key) for key in plan}, plan)
-            if different:
-                raise ValueError(
-                    f"{folder} holds other latents; choose another folder or remove that one:\n  "
-                    + "\n  ".join(different)
-                )
-            return name == RECORD
-    if any(folder.iterdir()):
-        raise ValueError(f"{folder} is not empty and has no record of latents; choose another folder")
-    _write_json(folder / UNFINISHED, plan)
-    return False
 
 
 def _encode_shards(folder: Path, images: Source, encode: Encode, batch_size: int, shard_size: int) -> None:
@@ -117,8 +96,8 @@ def _encode_shards(folder: Path, images: Source, encode: Encode, batch_size: int
             parts.append(moments)
             labels.append(batch.get("label"))
         if images.num_classes:
-            _write_array(names.labels, np.concatenate(labels).astype(np.int32))
-        _write_array(names.moments, np.concatenate(parts))
+            store.write_array(names.labels, np.concatenate(labels).astype(np.int32))
+        store.write_array(names.moments, np.concatenate(parts))
 
 
 def _statistics(folder: Path, shards: int) -> tuple[tuple[int, ...], tuple[float, ...], tuple[float, ...]]:
@@ -136,30 +115,3 @@ def _statistics(folder: Path, shards: int) -> tuple[tuple[int, ...], tuple[float
         total = total + parts.reshape(2, -1, shape[-1]).sum(axis=1)
     first, second = total / count
     return shape, tuple(first.tolist()), tuple(np.sqrt(second - first**2).tolist())
-
-
-def _write_array(path: Path, array: np.ndarray) -> None:
-    partial = path.with_suffix(".partial")
-    with partial.open("wb") as file:
-        np.save(file, array, allow_pickle=False)
-    os.replace(partial, path)
-
-
-def _write_json(path: Path, value: dict[str, Any]) -> None:
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(value, indent=2) + "\n")
-    os.replace(partial, path)
-
-
-def _plain(value: dict[str, Any]) -> dict[str, Any]:
-    """As it will be read again, with lists for tuples."""
-    return json.loads(json.dumps(value))
-
-
-def _differences(there: Any, here: Any, name: str = "") -> list[str]:
-    """The innermost values that differ, by name."""
-    if isinstance(there, dict) and isinstance(here, dict):
-        keys = sorted(there.keys() | here.keys())
-        parts = [_differences(there.get(key), here.get(key), f"{name}.{key}".strip(".")) for key in keys]
-        return [line for part in parts for line in part]
-    return [] if there == here else [f"{name}: {there!r} there, {here!r} here"]

@@ -6,6 +6,7 @@ Import names from here, or files: a bare `import eval` hides the builtin.
 from .classifier import Classifier, label_agreement, load_classifier, save_classifier, train_classifier
 from .classifier_cache import cache_folder, kept_classifier
 from .compare import compare_sets, real_floor
+from .crossing import crossing
 from .draw import Sampler, draw, draw_all
 from .features import Features, in_batches, pixels
 from .frechet import frechet_distance
@@ -35,6 +36,7 @@ __all__ = [
     "cache_folder",
     "compare_sets",
     "count_name",
+    "crossing",
     "draw",
     "draw_all",
     "evaluate",

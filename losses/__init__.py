@@ -3,20 +3,33 @@
 from . import adversarial, conversions, curricula, flow_map_matching, pairs, paths, steps, tangents, times, triples
 from .align_your_flow import align_eulerian, align_lagrangian
 from .consistency import consistency
+from .consistency_flow_matching import consistency_flow_matching
 from .continuous_consistency import continuous_consistency
 from .couplings import independent, on_host, optimal_transport
 from .denoising import denoising
-from .distances import cauchy, elementwise_pseudo_huber, l1, l2, log_cosh, lpips, pseudo_huber
+from .distances import cauchy, elementwise_pseudo_huber, l1, l2, log_cosh, lpips, pseudo_huber, scaled_pseudo_huber
 from .improved_mean_flow import improved_mean_flow, power_law_guidance
 from .inductive_moment_matching import inductive_moment_matching
 from .latent_consistency_training import latent_consistency_training
 from .mean_flow import guided_velocity, mean_flow
 from .paths import Path, cosine, edm, interpolate, linear, linear_beta, scaled, scaled_linear_beta, trig, velocity
 from .rectified_flow import rectified_flow
+from .reflow import reflow
 from .segment_consistency import segment_consistency
 from .shortcut import shortcut
 from .trajectory import Jumps, jumps, trajectory_consistency
-from .weights import adaptive, edm_weight, imm_weight, inverse_power, likelihood_weight, one, snr_weight, v_weight, zero
+from .weights import (
+    adaptive,
+    edm_weight,
+    imm_weight,
+    inverse_power,
+    inverse_time,
+    likelihood_weight,
+    one,
+    snr_weight,
+    v_weight,
+    zero,
+)
 
 __all__ = [
     "Jumps",
@@ -27,6 +40,7 @@ __all__ = [
     "align_lagrangian",
     "cauchy",
     "consistency",
+    "consistency_flow_matching",
     "continuous_consistency",
     "conversions",
     "cosine",
@@ -43,6 +57,7 @@ __all__ = [
     "inductive_moment_matching",
     "interpolate",
     "inverse_power",
+    "inverse_time",
     "jumps",
     "l1",
     "l2",
@@ -61,8 +76,10 @@ __all__ = [
     "power_law_guidance",
     "pseudo_huber",
     "rectified_flow",
+    "reflow",
     "scaled",
     "scaled_linear_beta",
+    "scaled_pseudo_huber",
     "segment_consistency",
     "shortcut",
     "snr_weight",

@@ -83,6 +83,11 @@ def zero(t: PerExample) -> PerExample:
     return jnp.zeros_like(t)
 
 
+def inverse_time(t: PerExample, *, low: float = 1e-5) -> PerExample:
+    """1/t, and 1/low where t is less than that (Lee et al. 2024, configuration F)."""
+    return 1 / jnp.maximum(t, low)
+
+
 def one(t: PerExample) -> PerExample:
     """No weighting."""
     return jnp.ones_like(t)

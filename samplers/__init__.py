@@ -11,8 +11,11 @@ from .euler import euler
 from .euler_maruyama import euler_maruyama
 from .flow_map import flow_map
 from .heun import heun
+from .inversion import invert
 from .likelihood import bits_per_dimension, log_likelihood
 from .noise import normal, sample_keys
+from .rectified import rectified
+from .straightness import straightness
 from .strategic import gamma_stop, shortened, shortened_index, strategic
 
 __all__ = [
@@ -32,12 +35,15 @@ __all__ = [
     "gamma_stop",
     "grids",
     "heun",
+    "invert",
     "log_likelihood",
     "multistep_consistency",
     "noise",
     "normal",
+    "rectified",
     "sample_keys",
     "shortened",
     "shortened_index",
+    "straightness",
     "strategic",
 ]

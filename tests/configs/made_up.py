@@ -37,6 +37,7 @@ SPECIAL: dict[str, dict[str, Any]] = {
     **{f"mnist_{name}": {"patch": 4} for name in ("teacher", "ect", "scm")},
     "digits_outliers": {"s1": 20},
     "latents_ilct": {"s1": 20},
+    "cifar10_consistency_fm": {"first_stage_steps": 6},
 }
 TEACHERS: dict[str, tuple[str, dict[str, Any]]] = {
     "cifar10_cd": ("cifar10_edm", {"ncsnpp": True}),
@@ -60,6 +61,8 @@ TEACHERS: dict[str, tuple[str, dict[str, Any]]] = {
     "imagenet64_ctm": ("imagenet64_edm", {}),
     **{f"mnist_latent_{name}": ("mnist_latent_teacher", {}) for name in ("lcm", "tcd", "pcm")},
     **{f"mnist_{name}": ("mnist_teacher", {}) for name in ("ect", "scm")},
+    **{f"digits_{name}": ("digits_rectified_flow", {}) for name in ("reflow", "consistency_fm")},
+    "cifar10_reflow": ("cifar10_edm", {"ncsnpp": True}),
 }
 
 
@@ -103,6 +106,14 @@ def images() -> data.ArraySource:
     """Noise with ten labels."""
     image = np.random.default_rng(0).integers(0, 256, (64, *SHAPE), np.uint8)
     return data.ArraySource("made_up", image, np.arange(64, dtype=np.int32) % CLASSES, CLASSES)
+
+
+def pairs(shape: tuple[int, ...], num_classes: int) -> data.PairSource:
+    """Images with noise that no flow has joined them with."""
+    image, noise = np.random.default_rng(0).standard_normal((2, 64, *shape)).astype(np.float32)
+    labels = (np.arange(64, dtype=np.int32) % num_classes,) if num_classes else ()
+    height, width, channels = shape
+    return data.PairSource("made_up", (height, width, channels), num_classes, ({},), (image,), (noise,), labels)
 
 
 def images_file(folder: Path) -> Path:

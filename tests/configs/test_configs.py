@@ -17,7 +17,7 @@ from tests.configs.made_up import module, small
 from train import check, count_parameters, make_mesh, make_step, place_state
 
 CONFIGS = Path(__file__).parents[2] / "configs"
-METHODS = ("adapters", "ctm", "glue", "latents", "stable", "teachers", "trajectories")
+METHODS = ("adapters", "ctm", "flows", "glue", "latents", "stable", "teachers", "trajectories")
 SHARED = ("__init__", *METHODS, "cifar10", "digits_students", "imagenet", "mnist", "mnist_latents")  # not runs
 NAMES = sorted(path.stem for path in CONFIGS.glob("*.py") if path.stem not in SHARED)
 STEPPED = [name for name in NAMES if not name.startswith("stable")]  # those take theirs in test_stable.py
@@ -160,6 +160,8 @@ MILLIONS = [
     ("cifar10_ect", "", 55.7),
     ("cifar10_ctm", "", 55.7),  # that of its teacher, told a second time
     ("imagenet64_ctm", "", 295.9),
+    ("cifar10_reflow", "", 55.7),
+    ("cifar10_consistency_fm", "", 61.8),  # DDPM++ of Song et al. 2021
     ("stable_lcm", "", 859.5),
     ("imagenet64_edm", "", 295.9),
     ("imagenet64_cd", "", 295.9),
@@ -208,7 +210,7 @@ def test_without_data_a_run_can_be_built_and_says_what_it_lacks(name, tmp_path):
     config.data_dir = str(tmp_path)
     experiment = module(name).build(config)
     assert experiment.fingerprint["length"] == 0
-    with pytest.raises(FileNotFoundError, match=r"is not here: .*(--config\.data=FOLDER|--config\.data_dir|latents)"):
+    with pytest.raises(FileNotFoundError, match=r"is not here: .*(--config\.(data=FOLDER|data_dir|pairs)|latents)"):
         check(experiment)
 
 

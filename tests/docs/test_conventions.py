@@ -24,7 +24,8 @@ PAGE = Path(__file__).parents[2] / "docs" / "conventions.md"
 DATA = Gaussian(0.3, 0.7)
 Y = np.asarray([-1.3, 0.2, 0.9])
 NAMES: dict[str, Any] = {
-    name: getattr(jnp, name) for name in ("sin", "cos", "tan", "arctan", "log", "log2", "exp", "sqrt")
+    name: getattr(jnp, name)
+    for name in ("sin", "cos", "tan", "arctan", "log", "log2", "exp", "sqrt", "floor", "minimum")
 } | {
     name: getattr(paths, name)
     for name in ("edm", "linear", "trig", "cosine", "linear_beta", "scaled", "scaled_linear_beta")
@@ -121,6 +122,7 @@ SYSTEMS = {
         UNIT,
         lambda tau: 999 * tau,
     ),
+    "2-Rectified Flow++ as EDM": noise_std._replace(time_input=lambda tau: jnp.log(tau) / 4),
     "LCM, TCD, PCM on Stable Diffusion's schedule": System(
         lambda tau: jnp.sqrt(alpha_bar(tau)),
         lambda tau: jnp.sqrt(1 - alpha_bar(tau)),
@@ -281,6 +283,22 @@ def test_indices(name):
     np.testing.assert_allclose(here, level(index, 18), rtol=1e-10)
 
 
+SEGMENT_ENDS: dict[str, Callable[[Any, int], Any]] = {
+    "Consistency-FM": lambda tau, K: 1 - max(np.ceil(K * tau), 1) / K,
+    "Multistep CM": lambda tau, K: max(k / K for k in range(K) if k / K < tau),
+}
+
+
+@pytest.mark.parametrize("name", SEGMENT_ENDS)
+def test_segments(name):
+    """The end there, turned into our time, is the end here."""
+    row = table("Segments")[name]
+    for K in (1, 2, 3):
+        for tau in (0.01, 0.3, 0.45, 0.6, 0.99):
+            t = jnp.asarray(value(row["t here"], tau=tau))
+            np.testing.assert_allclose(value(row["e here"], t=t, K=K), SEGMENT_ENDS[name](tau, K), atol=1e-12)
+
+
 CONDITIONAL, UNCONDITIONAL = 1.7, -0.4
 
 
@@ -360,6 +378,7 @@ def test_time_laws(name):
         ("Predictions", PREDICTIONS),
         ("Second times", SECOND_TIMES),
         ("Indices", INDICES),
+        ("Segments", SEGMENT_ENDS),
         ("Guidance", GUIDANCE),
         ("Time laws", TIME_LAWS),
     ],
@@ -370,4 +389,5 @@ def test_page_and_test_have_the_same_rows(heading, tested):
 
 def test_every_table_of_the_page_is_tested():
     headings = re.findall(r"^## (.*)$", PAGE.read_text(), re.MULTILINE)
-    assert headings == ["Times, states, velocities", "Predictions", "Second times", "Indices", "Guidance", "Time laws"]
+    states, last = ["Times, states, velocities", "Predictions", "Second times"], ["Guidance", "Time laws"]
+    assert headings == [*states, "Indices", "Segments", *last]

@@ -32,7 +32,7 @@ EXACT: dict[str, tuple[Times, np.ndarray]] = {
         1 - LEVELS[::-1] + 0.5 * (np.cos(np.pi / 2 * LEVELS[::-1]) ** 2 - LEVELS),
     ),
     "cosmap": (times.cosmap, 1 - 1 / (np.tan(np.pi / 2 * LEVELS) + 1)),
-    "U-shaped": (times.u_shaped, np.asarray([0.004875, 0.053303, 0.5, 0.946697, 0.995125])),
+    "U-shaped": (times.u_shaped, 0.5 + np.arcsinh((2 * LEVELS - 1) * np.sinh(2.0)) / 4),
     "uniform, shifted towards noise": (times.shifted(times.uniform, factor=3.0), 3 * LEVELS / (1 + 2 * LEVELS)),
     "shifted logit-normal": (partial(times.logit_normal, mean=-0.4, std=1.5), 1 / (1 + np.exp(0.4 - 1.5 * NORMAL))),
 }

@@ -3,6 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from losses import conversions, paths
 from models import preconditioning
 from models.net import expand
 
@@ -166,6 +167,7 @@ def test_velocity_scales_time_alone():
     "form",
     [
         preconditioning.edm,
+        preconditioning.edm_velocity,
         preconditioning.consistency,
         preconditioning.latent_consistency,
         preconditioning.trigflow,
@@ -185,6 +187,7 @@ def test_half_precision_networks_do_not_lower_the_coefficients(form):
     "form",
     [
         preconditioning.edm,
+        preconditioning.edm_velocity,
         preconditioning.consistency,
         preconditioning.latent_consistency,
         preconditioning.trigflow,
@@ -199,3 +202,30 @@ def test_sigma_data_is_positive(form, value):
 def test_sigma_min_is_not_negative():
     with pytest.raises(ValueError, match="sigma_min must be zero or positive"):
         preconditioning.consistency(zero, sigma_min=-0.1)
+
+
+def test_an_edm_network_as_a_velocity_is_its_denoiser_on_the_straight_path():
+    """(x_t - D) / t with D at noise level t / (1 - t) of x_t / (1 - t)."""
+
+    def F(x, c):
+        return jnp.sin(3 * x) + expand(c, x)
+
+    with jax.enable_x64(True):
+        x, t = jnp.asarray(X, float), jnp.asarray([1e-4, 0.2, 0.5, 0.9, 1 - 1e-4])
+        x = jnp.resize(x, (5, *x.shape[1:]))
+        D = conversions.edm_on_path(preconditioning.edm(F, 0.4), paths.linear)
+        v = preconditioning.edm_velocity(F, 0.4)
+        np.testing.assert_allclose(v(x, t), conversions.denoiser_to_velocity(paths.linear, D)(x, t), rtol=1e-8)
+
+
+def test_an_edm_network_as_a_velocity_is_exact_on_gaussian_data_and_finite_at_both_ends():
+    """Of N(0, sigma_data^2) the best F is 0: v = (t - s^2 (1-t)) / V_t x, which is -x at data and x at noise."""
+    v = preconditioning.edm_velocity(zero, 0.5)
+    t = jnp.asarray([0.0, 0.3, 1.0])
+    x = jnp.ones((3, 2))
+    expected = [-1.0, (0.3 - 0.25 * 0.7) / (0.09 + 0.25 * 0.49), 1.0]
+    np.testing.assert_allclose(v(x, t)[:, 0], expected, rtol=1e-6)
+    v = preconditioning.edm_velocity(lambda x, c: x * expand(c, x), 0.5)
+    slope = jax.jvp(lambda t: v(x, t), (t,), (jnp.ones(3),))[1]
+    assert jnp.isfinite(slope).all()
+    assert jnp.isfinite(v(x, t)).all()

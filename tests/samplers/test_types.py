@@ -21,6 +21,7 @@ from samplers import (
     flow_map,
     heun,
     multistep_consistency,
+    rectified,
     sample_keys,
 )
 from samplers.types import check_times, intervals
@@ -47,6 +48,7 @@ SAMPLERS: dict[str, Any] = {
     "flow_map": partial(flow_map, never),
     "euler_maruyama": partial(euler_maruyama, never, keys=KEYS, path=PATHS["edm"].path, diffusion=diffusions.linear),
     "heun": partial(heun, never),
+    "rectified": partial(rectified, never),
     "ddim": partial(ddim, never, path=PATHS["edm"].path),
     "edm_stochastic": partial(edm_stochastic, never, keys=KEYS),
     "multistep_consistency": partial(multistep_consistency, never, keys=KEYS, path=PATHS["edm"].path),

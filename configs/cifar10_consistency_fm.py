@@ -1,0 +1,88 @@
+r"""Consistency flow matching on CIFAR-10 (Yang et al. 2024), from scratch, two segments, DDPM++.
+
+    python main.py --config configs/cifar10_consistency_fm.py --workdir runs/cifar10_consistency_fm \
+        --config.data_dir=DIR
+
+Paper: FID-50k 5.34 in two steps, 200k steps of batch 512, the first 100k of them flow matching (unverified). Hardware:
+not said. Ours: not run.
+
+Differs from the released code: the boundary is 0 and then 0.9, as its configs say; the code itself overwrites it with
+1 throughout, so that we do not know which of the two the number is of. The target has the averaged weights of the
+paper, where the code has the current ones. The average's decay grows with the step in the same way. Network time t
+instead of 999 t.
+"""
+
+import jax
+import jax.numpy as jnp
+import optax
+from ml_collections import ConfigDict
+
+from configs import cifar10, glue
+from losses import consistency_flow_matching, linear
+from losses.types import Loss, Net
+from models import ddpmpp, preconditioning
+from samplers import euler, grids
+from train import Batch, Context, Experiment, Params
+
+
+def get_config() -> ConfigDict:
+    """The values of the paper and of its configs."""
+    config = cifar10.common()
+    config.update(
+        {
+            "batch_size": 512,
+            "steps": 200_000,
+            "multipliers": (1, 2, 2, 2),
+            "dropout": 0.0,
+            "segments": 2,
+            "delta": 1e-3,
+            "alpha": 1e-5,
+            "boundary": 0.9,
+            "first_stage_steps": 100_000,
+            "learning_rate": 2e-4,
+            "warmup_steps": 5_000,
+            "clip": 1.0,
+            "average_decay": 0.999999,
+            "euler_steps": (1, 2, 4, 8),
+        }
+    )
+    return config
+
+
+def build(config: ConfigDict) -> Experiment:
+    """The experiment of these values."""
+    images = cifar10.source(config)
+    model = cifar10.unet(ddpmpp, config)
+
+    def velocity(params: Params, labels: jax.Array | None, dropout: jax.Array | None = None) -> Net:
+        return preconditioning.velocity(glue.bind(model, params, labels, dropout))
+
+    def objective(params: Params, batch: Batch, key: jax.Array, context: Context) -> Loss:
+        key_loss, key_dropout = jax.random.split(key)
+        labels = batch.get("label")
+        return consistency_flow_matching(
+            velocity(params, labels, key_dropout),
+            batch["image"],
+            key_loss,
+            boundary=jnp.where(context.step < config.first_stage_steps, 0.0, config.boundary),
+            segments=config.segments,
+            delta=config.delta,
+            alpha=config.alpha,
+            target=velocity(context.averages["ema"], labels, key_dropout),
+        )
+
+    def decay(step: jax.Array) -> jax.Array:
+        return jnp.minimum(config.average_decay, (1.0 + step) / (10.0 + step))
+
+    rate = optax.warmup_constant_schedule(0.0, config.learning_rate, config.warmup_steps)
+    samplers = tuple(
+        glue.ode_sampler(f"euler {n}", euler, n, velocity, images.shape, grids.linear(n), path=linear)
+        for n in config.euler_steps
+    )
+    return Experiment(
+        init=glue.initialiser(model, images),
+        objective=objective,
+        optimizer=optax.chain(optax.clip_by_global_norm(config.clip), optax.adam(rate)),
+        averages={"ema": decay},
+        **cifar10.fields(config, images, samplers, flip=True),
+    )

@@ -1,0 +1,260 @@
+"""Flows as teachers: what a config says of the one it trains, the pairs made with it, how a student takes both.
+
+Not a run. `main.py --mode=pairs` joins noise with data along a trained flow and keeps both; reflow trains on them.
+"""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+import data
+import eval as evaluation
+import train
+from configs import glue, latents, teachers
+from losses import Path as NoisePath
+from losses import conversions, edm, interpolate, linear
+from losses.types import Net
+from samplers import grids, heun, invert, sample_keys
+from samplers.noise import initial
+
+LACKING = (
+    "make them with `python main.py --workdir RUN --mode=pairs --n=N --out=FOLDER`, RUN being that of a flow, and give"
+    " --config.pairs=FOLDER"
+)
+
+
+# Config values that decide what the weights of a network mean.
+NETWORK = ("patch", "width", "depth", "heads", "time_scale", "double_norm")
+
+
+# ---- Flows -----------------------------------------------------------------------------------------------------------
+
+
+class Ode(NamedTuple):
+    """The ODE of a trained run, and how pairs are made along it.
+
+    Attributes:
+        velocity: (params, labels) -> its velocity on `path`.
+        path: x_t = alpha x + sigma z.
+        times: number of solver steps -> their descending times; noise is sigma(times[0]) z.
+        solver_steps: how many there are by default.
+        end: time at which real images are taken up, with as much noise as the path has there.
+        shape, num_classes, average, network, images: as a `teachers.Diffusion` says them.
+    """
+
+    velocity: glue.NetOf
+    path: NoisePath
+    times: Callable[[int], np.ndarray]
+    solver_steps: int
+    end: float
+    shape: tuple[int, ...]
+    num_classes: int
+    average: str
+    network: Callable[[train.Params], train.Params]
+    images: Callable[[], data.Source] | None
+
+
+def read(workdir: str | Path) -> Ode:
+    """The ODE of a run with a `flow(config)` or a `diffusion(config)`; nothing of what was trained is read.
+
+    That of a diffusion model starts at 80 z, which but for its scale is the straight path's state at t = 80 / 81 where
+    nothing is left of the data: what it makes of 80 z is paired with z (Lee et al. 2024).
+
+    Raises:
+        FileNotFoundError: if there is no run.
+        ValueError: if the run is of something else.
+    """
+    config_file, config = evaluation.read_run(workdir)
+    module = evaluation.load_module(config_file)
+    if hasattr(module, "flow"):
+        flow: teachers.Flow = module.flow(config)
+        whole = (flow.shape, flow.num_classes, flow.average, lambda params: params, flow.images)
+        return Ode(flow.velocity, linear, grids.linear, 32, 1e-3, *whole)
+    if hasattr(module, "diffusion"):
+        diffusion: teachers.Diffusion = module.diffusion(config)
+
+        def velocity(params: train.Params, labels: jax.Array | None) -> Net:
+            return conversions.denoiser_to_velocity(edm, diffusion.on_path(params, labels, edm))
+
+        whole = (diffusion.shape, diffusion.num_classes, diffusion.average, diffusion.network, diffusion.images)
+        return Ode(velocity, edm, grids.karras, 18, 1e-3, *whole)
+    raise ValueError(
+        f"the run in {workdir} is of {config_file.name}, which trains neither a flow nor a diffusion model"
+    )
+
+
+def start(config: ConfigDict) -> dict[str, Any]:
+    """The field of an Experiment that starts it from the flow in config.teacher_run; without one it starts at random.
+
+    Raises:
+        FileNotFoundError: if there is no run, or it has no checkpoint, when the parameters are read.
+        ValueError: if the run is not of a flow, or of another network, with the values that differ.
+    """
+    if not config.teacher_run:
+        return {}
+    config_file, theirs = evaluation.read_run(config.teacher_run)
+    module = evaluation.load_module(config_file)
+    if not hasattr(module, "flow"):
+        raise ValueError(f"the run in {config.teacher_run} is of {config_file.name}, which does not train a flow")
+    differing = [
+        f"{name} {theirs.get(name)} there, {config[name]} here" for name in NETWORK if theirs.get(name) != config[name]
+    ]
+    if differing:
+        raise ValueError(f"the flow in {config.teacher_run} has another network: {', '.join(differing)}")
+    average = module.flow(theirs).average
+    return {"initial": lambda: train.restore_average(config.teacher_run, average)[0]}
+
+
+# ---- Pairs -----------------------------------------------------------------------------------------------------------
+
+
+def make_pairs(
+    workdir: str | Path,
+    folder: str | Path,
+    *,
+    n: int | None,
+    seed: int = 0,
+    inverted: bool = False,
+    eight_bit: bool = False,
+    solver_steps: int | None = None,
+    average: str | None = None,
+    step: int | None = None,
+    batch_size: int = 500,
+) -> dict[str, Any]:
+    """Pairs of noise and data joined by the ODE of a trained run, in a folder; the record of `data.pairs`.
+
+    Pair i is a function of (seed, i) and of the solver: noise drawn from the seed goes down by Heun steps and has label
+    i modulo the classes; with `inverted`, real image i goes up by them. An interrupted call is gone on with by the
+    same call.
+
+    Args:
+        workdir: of the run.
+        folder: of the pairs.
+        n: how many; of inverted images all if None.
+        seed: of the noise.
+        inverted: take real images up instead of noise down (Lee et al. 2024, configuration G).
+        eight_bit: store images in 8 bits.
+        solver_steps: Heun steps, about two velocities each; 32 of a flow and 18 of a diffusion model if None.
+        average: which weights; those that its config names if None.
+        step: which checkpoint; the newest if None.
+        batch_size: pairs in one call.
+
+    Raises:
+        FileNotFoundError: there is no such run or checkpoint, or the images are not there.
+        ValueError: the run has no ODE, the number is missing or more than there are images, or the folder holds other
+            pairs.
+    """
+    ode = read(workdir)
+    if inverted and ode.images is None:
+        raise ValueError(f"the run in {workdir} does not say which images it was trained on")
+    images = ode.images() if inverted and ode.images is not None else None
+    if isinstance(images, data.AbsentSource):
+        images[0]  # says what to prepare
+    n = len(images) if n is None and images is not None else n
+    if n is None or n < 1:
+        raise ValueError(f"pairs need their number, at least 1, got n={n}: give --n")
+    if images is not None and n > len(images):
+        raise ValueError(f"n={n} is more than the {len(images):,} images of {images.name}")
+    steps = ode.solver_steps if solver_steps is None else solver_steps
+    times, average = ode.times(steps), average or ode.average
+    trained, step = train.restore_average(workdir, average, step)
+    params = ode.network(trained)
+    config_file, config = evaluation.read_run(workdir)
+    sha256 = latents.sha256_of(params)
+    making = _generating if images is None else partial(_inverting, images=images)
+    return data.write_pairs(
+        folder,
+        making(ode, times, seed, params),
+        name=f"{'inversions' if inverted else 'pairs'} of {sha256[:12]}, seed {seed}, {steps} steps",
+        origin={
+            "sha256": sha256,
+            "config_file": config_file.name,
+            "config": config.to_dict(),
+            "average": average,
+            "step": step,
+            "seed": seed,
+            "solver_steps": steps,
+            "images": None if images is None else data.fingerprint(images, seed=0, batch_size=1)["content"],
+        },
+        count=n,
+        shape=ode.shape,
+        num_classes=ode.num_classes,
+        eight_bit=eight_bit,
+        batch_size=min(batch_size, n),
+    )
+
+
+def _generating(ode: Ode, times: np.ndarray, seed: int, params: train.Params) -> Callable[[np.ndarray], Any]:
+    @jax.jit
+    def generate(params: train.Params, indices: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        z = initial(sample_keys(seed, indices), ode.shape)
+        labels = indices % max(ode.num_classes, 1)
+        x = ode.path.sigma(jnp.float32(times[0])) * z
+        return heun(ode.velocity(params, labels if ode.num_classes else None), x, times), z, labels
+
+    return partial(generate, params)
+
+
+def _inverting(
+    ode: Ode, times: np.ndarray, seed: int, params: train.Params, images: data.Source
+) -> Callable[[np.ndarray], Any]:
+    @jax.jit
+    def noise_of(params: train.Params, x: jax.Array, labels: jax.Array, indices: jax.Array) -> jax.Array:
+        noise = initial(sample_keys(seed, indices), ode.shape)
+        x_end = interpolate(ode.path, x, noise, jnp.full(len(x), ode.end))
+        velocity = ode.velocity(params, labels if ode.num_classes else None)
+        return invert(velocity, x_end, times, end=ode.end) / ode.path.sigma(jnp.float32(times[0]))
+
+    def make(indices: np.ndarray) -> tuple[jax.Array, jax.Array, jax.Array]:
+        examples = [images[int(i)] for i in indices]
+        x = data.to_model_range(jnp.stack([example["image"] for example in examples]))
+        labels = jnp.asarray([example.get("label", 0) for example in examples])
+        return x, noise_of(params, x, labels, jnp.asarray(indices)), labels
+
+    return make
+
+
+# ---- Students --------------------------------------------------------------------------------------------------------
+
+
+def pairs_of(config: ConfigDict, shape: tuple[int, int, int], num_classes: int) -> Any:
+    """The pairs in config.pairs, followed by those in config.real_pairs if that is given.
+
+    Without them the run can be built and looked at, and says what it lacks when it is to be trained.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+        ValueError: pairs of other data than this run's, or of two flows.
+    """
+    if not config.pairs:
+        return data.absent("pairs", shape, num_classes, LACKING)
+    folders = (config.pairs, config.real_pairs) if config.real_pairs else (config.pairs,)
+    return data.joined(*(data.pairs(folder, shape=shape, num_classes=num_classes) for folder in folders))
+
+
+def pair_data(source: Any, *, seed: int, batch_size: int, num_classes: int) -> dict[str, Any]:
+    """The fields of an Experiment that say what it is trained on: images with their `noise`.
+
+    As `glue.image_data`, in whose place it stands. Nothing is mirrored, since a flow joins a mirrored image with other
+    noise. The range is not checked, as what a flow makes may lie somewhat outside [-1, 1].
+    """
+
+    def batches(start_step: int) -> Iterator[train.Batch]:
+        if isinstance(source, data.AbsentSource):
+            source[0]  # says what to prepare
+        yield from data.batches(source, seed=seed, batch_size=batch_size, start_step=start_step)
+
+    def prepare(key: jax.Array, batch: train.Batch) -> train.Batch:
+        image = batch["image"]
+        image = data.to_model_range(image) if image.dtype == jnp.uint8 else image
+        labels = {"label": batch["label"]} if num_classes else {}
+        return {"image": image, "noise": batch["noise"], **labels}
+
+    fields = glue.image_data(source, seed=seed, batch_size=batch_size, num_classes=num_classes)
+    return {**fields, "batches": batches, "prepare": prepare}
