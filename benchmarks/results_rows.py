@@ -93,7 +93,7 @@ UNTRAINED = {"steps": 0}
 DIGITS_TEACHER = students_of("digits_teacher")
 FLOW = students_of("digits_rectified_flow")
 REFLOW = {**FLOW, "pairs": "digits_pairs"}
-YANG = "Yang et al. 2024"
+YANG, CFM = "Yang et al. 2024", "digits_consistency_fm"
 DIGITS = Table(
     title="Digits",
     pictures="results",
@@ -145,11 +145,11 @@ DIGITS = Table(
         Run("digits_ot_flow", "OT-CFM, Euler", "Tong et al. 2023", "digits_ot_flow"),
         Run("digits_reflow", "2-RF", "Liu et al. 2022", "digits_reflow", {}, REFLOW),
         Run("digits_reflow_improved", "2-RF++", "Lee et al. 2024", "digits_reflow", {"improved": True}, REFLOW),
-        Run("digits_consistency_fm", "Consistency-FM", YANG, "digits_consistency_fm", {}, FLOW),
+        Run("digits_consistency_fm", "Consistency-FM", YANG, CFM, {}, FLOW),
         Run(
-            "digits_consistency_fm_distilled", "Consistency-FM, distilled", YANG, "digits_consistency_fm", DISTILL, FLOW
+            "digits_consistency_fm_distilled", "Consistency-FM, distilled", YANG, CFM, DISTILL, FLOW
         ),
-        Run("digits_consistency_fm_scratch", "Consistency-FM from scratch", YANG, "digits_consistency_fm"),
+        Run("digits_consistency_fm_scratch", "Consistency-FM from scratch", YANG, CFM),
         Run("digits_untrained", "untrained network", "", "digits_ect", UNTRAINED, control=True),
     ),
 )

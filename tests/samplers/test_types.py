@@ -45,7 +45,7 @@ SAMPLERS: dict[str, Any] = {
     "edge_skipping": partial(edge_skipping, never, path=PATHS["edm"].path, skip=0.9),
     "edit": inpaint,
     "euler": partial(euler, never),
-    "flow_map": partial(flow_map, never),
+    "flow_map": partial(flow_map, lambda x, t, s: never(x, t)),
     "euler_maruyama": partial(euler_maruyama, never, keys=KEYS, path=PATHS["edm"].path, diffusion=diffusions.linear),
     "heun": partial(heun, never),
     "rectified": partial(rectified, never),
