@@ -83,7 +83,7 @@ def students_of(teacher: str) -> dict[str, str]:
 
 DISTILL = {"distill": True}
 UNTRAINED = {"steps": 0}
-DIGITS_TEACHER = students_of("digits_teacher")
+DIGITS_TEACHER, DIGITS_FLOW = students_of("digits_teacher"), students_of("digits_rectified_flow")
 DIGITS = Table(
     title="Digits",
     pictures="results",
@@ -125,6 +125,12 @@ DIGITS = Table(
         Run("digits_ilct", "iLCT", "Dao et al. 2025", "digits_ilct"),
         Run("digits_rectified_flow", "rectified flow, Euler", "Liu et al. 2022", "digits_rectified_flow"),
         Run("digits_ot_flow", "OT-CFM, Euler", "Tong et al. 2023", "digits_ot_flow"),
+        Run("digits_shortcut", "Shortcut", "Frans et al. 2024", "digits_shortcut"),
+        Run("digits_lsd", "LSD", "Boffi et al. 2025", "digits_lsd"),
+        Run("digits_esd", "ESD", "Boffi et al. 2025", "digits_esd"),
+        Run("digits_psd", "PSD", "Boffi et al. 2025", "digits_psd"),
+        Run("digits_ayf", "Align Your Flow", "Sabour et al. 2025", "digits_ayf", teachers=DIGITS_FLOW),
+        Run("digits_imm", "IMM", "Zhou et al. 2025", "digits_imm"),
         Run("digits_untrained", "untrained network", "", "digits_ect", UNTRAINED, control=True),
     ),
 )
