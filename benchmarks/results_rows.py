@@ -146,10 +146,14 @@ DIGITS = Table(
         Run("digits_reflow", "2-RF", "Liu et al. 2022", "digits_reflow", {}, REFLOW),
         Run("digits_reflow_improved", "2-RF++", "Lee et al. 2024", "digits_reflow", {"improved": True}, REFLOW),
         Run("digits_consistency_fm", "Consistency-FM", YANG, CFM, {}, FLOW),
-        Run(
-            "digits_consistency_fm_distilled", "Consistency-FM, distilled", YANG, CFM, DISTILL, FLOW
-        ),
+        Run("digits_consistency_fm_distilled", "Consistency-FM, distilled", YANG, CFM, DISTILL, FLOW),
         Run("digits_consistency_fm_scratch", "Consistency-FM from scratch", YANG, CFM),
+        Run("digits_shortcut", "Shortcut", "Frans et al. 2024", "digits_shortcut"),
+        Run("digits_lsd", "LSD", "Boffi et al. 2025", "digits_lsd"),
+        Run("digits_esd", "ESD", "Boffi et al. 2025", "digits_esd"),
+        Run("digits_psd", "PSD", "Boffi et al. 2025", "digits_psd"),
+        Run("digits_ayf", "Align Your Flow", "Sabour et al. 2025", "digits_ayf", teachers=FLOW),
+        Run("digits_imm", "IMM", "Zhou et al. 2025", "digits_imm"),
         Run("digits_untrained", "untrained network", "", "digits_ect", UNTRAINED, control=True),
     ),
 )

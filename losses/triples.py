@@ -89,7 +89,7 @@ def imm(
     high: float = 0.994,
     halvings: int = 12,
 ) -> Triple:
-    """T uniform on (low, high), s uniform on (low, t), and u a fixed step of sigma / alpha below t, or s (IMM).
+    """T uniform on (low, high], s uniform on (low, t), and u a fixed step of sigma / alpha below t, or s (IMM).
 
     With eta = sigma / alpha, u = max(s, eta^-1(eta(t) - (eta(high) - eta(low)) / 2^halvings)) (Zhou et al. 2025): the
     noisier, the smaller is the step of time.
@@ -113,7 +113,7 @@ def imm(
         return path.sigma(t) / path.alpha(t)
 
     key_t, key_s = jax.random.split(key)
-    t = jax.random.uniform(key_t, (n,), minval=low, maxval=high)
+    t = high - (high - low) * jax.random.uniform(key_t, (n,))  # never low itself: eta and its logarithm stay finite
     s = low + (t - low) * jax.random.uniform(key_s, (n,))
     edges = jnp.asarray([low, high], t.dtype)
     step = (eta(edges[1]) - eta(edges[0])) / 2**halvings

@@ -38,6 +38,9 @@ SPECIAL: dict[str, dict[str, Any]] = {
     "digits_outliers": {"s1": 20},
     "latents_ilct": {"s1": 20},
     "cifar10_consistency_fm": {"first_stage_steps": 6},
+    "digits_shortcut": {"finest": 2},
+    "imagenet256_shortcut": {"finest": 2, "heads": 4},
+    "imagenet256_imm": {"heads": 4},
 }
 TEACHERS: dict[str, tuple[str, dict[str, Any]]] = {
     "cifar10_cd": ("cifar10_edm", {"ncsnpp": True}),
@@ -57,6 +60,7 @@ TEACHERS: dict[str, tuple[str, dict[str, Any]]] = {
     **{f"digits_{name}": ("digits_teacher", {}) for name in ("cd", "ect", "stable", "scm", "scm_guided", "multistep")},
     **{f"digits_{name}": ("digits_teacher", {}) for name in ("ctm", "tcd", "pcm", "lcm", "lcm_lora")},
     "digits_lcf": ("digits_lcm", {}),
+    "digits_ayf": ("digits_rectified_flow", {}),
     "cifar10_ctm": ("cifar10_edm", {}),
     "imagenet64_ctm": ("imagenet64_edm", {}),
     **{f"mnist_latent_{name}": ("mnist_latent_teacher", {}) for name in ("lcm", "tcd", "pcm")},

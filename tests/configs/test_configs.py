@@ -17,7 +17,7 @@ from tests.configs.made_up import module, small
 from train import check, count_parameters, make_mesh, make_step, place_state
 
 CONFIGS = Path(__file__).parents[2] / "configs"
-METHODS = ("adapters", "ctm", "flows", "glue", "latents", "stable", "teachers", "trajectories")
+METHODS = ("adapters", "ctm", "flow_maps", "flows", "glue", "latents", "stable", "teachers", "trajectories")
 SHARED = ("__init__", *METHODS, "cifar10", "digits_students", "imagenet", "mnist", "mnist_latents")  # not runs
 NAMES = sorted(path.stem for path in CONFIGS.glob("*.py") if path.stem not in SHARED)
 STEPPED = [name for name in NAMES if not name.startswith("stable")]  # those take theirs in test_stable.py
@@ -163,6 +163,9 @@ MILLIONS = [
     ("cifar10_reflow", "", 55.7),
     ("cifar10_consistency_fm", "", 61.8),  # DDPM++ of Song et al. 2021
     ("stable_lcm", "", 859.5),
+    ("imagenet256_shortcut", "B", 130.0),  # those of DiT
+    ("imagenet256_shortcut", "XL", 675.0),
+    ("imagenet256_imm", "", 675.0),
     ("imagenet64_edm", "", 295.9),
     ("imagenet64_cd", "", 295.9),
     ("imagenet64_cosine", "", 394.0),

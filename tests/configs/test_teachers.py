@@ -22,9 +22,8 @@ TOLD_MORE = (
     *("digits_lcm", "digits_scm_guided", "imagenet512_scm_distillation", "mnist_latent_lcm"),
     *("digits_tcd", "mnist_latent_tcd"),
 )
-STUDENTS = [
-    name for name, (teacher, _) in made_up.TEACHERS.items() if teacher not in ("digits_lcm", "digits_rectified_flow")
-]
+OTHERS = ("digits_lcm", "digits_rectified_flow")  # teachers that are no diffusion models
+STUDENTS = [name for name, (teacher, _) in made_up.TEACHERS.items() if teacher not in OTHERS]
 
 
 def refused(name, workdir, message, error=ValueError, **changes):

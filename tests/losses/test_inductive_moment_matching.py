@@ -132,6 +132,13 @@ def test_groups_and_the_kernel_written_out():
     np.testing.assert_allclose(jax.jit(jax.grad(lambda a: loss(a).sum()))(0.7), by_differences, rtol=1e-6)
 
 
+def test_no_way_to_go_is_finite():
+    """S = t after rounding: the kernel has no width, and the loss and its gradient are 0."""
+    flow_map = lambda a: lambda x_t, t, s: x_t + a * expand(t - s, x_t)
+    loss = lambda a: matching(flow_map(a), always(0.5, 0.5, 0.5), particles=4)[0].sum()
+    np.testing.assert_allclose(jax.jit(jax.value_and_grad(loss))(1.0), (0, 0), atol=1e-5)
+
+
 def test_equal_particles_have_a_finite_gradient():
     gradient = jax.grad(lambda a: laplace(a, a + 0.0, 0.5).sum())(jnp.ones((3, 2)))
     np.testing.assert_array_equal(gradient, 0)

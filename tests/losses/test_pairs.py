@@ -173,6 +173,24 @@ def test_ect_times_are_the_untruncated_lognormal():
     assert abs((log_t > np.log(80)).mean() - 0.0031) < 4 * np.sqrt(0.0031 / N)
 
 
+def test_ordered_pairs():
+    """Uniform where s <= t, so that t^2 and the share s / t are uniform; and the shares at data and at t."""
+    t, s, weight = jax.jit(lambda key: pairs.ordered(key, N))(jax.random.key(0))
+    assert (s <= t).all()
+    np.testing.assert_array_equal(weight, 1)
+    for uniform in (t**2, s / t):
+        assert abs(uniform.mean() - 0.5) < 4 / np.sqrt(12 * N)
+    t, s, _ = jax.jit(lambda key: pairs.ordered(key, N, to_data=0.3, same=0.1))(jax.random.key(0))
+    assert abs((s == 0).mean() - 0.3) < 4 * np.sqrt(0.21 / N)
+    assert abs((s == t).mean() - 0.1) < 4 * np.sqrt(0.09 / N)
+
+
+@pytest.mark.parametrize("shares", [{"to_data": -0.1}, {"same": -0.1}, {"to_data": 0.6, "same": 0.6}])
+def test_ordered_rejects(shares):
+    with pytest.raises(ValueError, match="together at most 1"):
+        pairs.ordered(jax.random.key(0), 4, **shares)
+
+
 def test_whole_karras_grid():
     grid = pairs.karras_grid(11)
     np.testing.assert_allclose(grid, LEVELS_11, rtol=5e-5)

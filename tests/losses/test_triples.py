@@ -48,6 +48,24 @@ def test_ctm_takes_one_number_of_substeps_for_a_batch_and_large_ones_often():
     assert s.min() == 0
 
 
+@pytest.mark.parametrize("law", [triples.midpoint, triples.split])
+def test_a_stop_between_a_pair(law):
+    """Half way, or uniform between the two; the pair is the one of its law, where s may be t."""
+    ordered = partial(pairs.ordered, to_data=0.25, same=0.25)
+    t, u, s = jax.jit(lambda key: law(key, 4096, pairs=ordered))(jax.random.key(0))
+    assert (s <= u).all()
+    assert (u <= t).all()
+    apart = t > s
+    if law is triples.midpoint:
+        np.testing.assert_allclose(u, (t + s) / 2, rtol=1e-6)
+    else:
+        share = ((u - s) / (t - s))[apart]
+        assert abs(share.mean() - 0.5) < 4 / np.sqrt(12 * len(share))
+        assert abs((share**2).mean() - 1 / 3) < 0.03
+    assert abs(apart.mean() - 0.75) < 4 * np.sqrt(0.75 * 0.25 / 4096)
+    assert abs((s == 0).mean() - 0.25) < 4 * np.sqrt(0.75 * 0.25 / 4096)
+
+
 def test_the_longest_way_starts_at_sigma_max():
     t, u, _ = triples.ctm(jax.random.key(0), 8, grid=pairs.karras_grid(2), substeps=1)
     np.testing.assert_allclose(t, 80, rtol=1e-6)

@@ -1,0 +1,142 @@
+"""What the runs share that learn a flow map by its mean velocity: Shortcut, flow map matching, Align Your Flow.
+
+Not a run. On the digits they have the network of docs/results.md, told a second time, and its budget. LSD, ESD and PSD
+(Boffi et al. 2025) are one experiment here with three residuals.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, Protocol, cast
+
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+import data
+from configs import digits, digits_students, glue
+from configs.trajectories import FlowMapOf
+from losses import Path, adaptive, conversions, linear, rectified_flow
+from losses.flow_map_matching import diagonal
+from losses.types import AverageVelocity, Loss
+from models import preconditioning
+from models.log_variance import LogVariance
+from samplers import flow_map, grids
+from samplers.noise import initial
+from train import Batch, Context, Experiment, Params, Sampler
+
+AverageVelocityOf = Callable[[Params, jax.Array | None], AverageVelocity]
+"""(params, labels or None) -> mean velocity"""
+
+
+class Residual(Protocol):
+    """A loss of flow map matching with its law of times bound."""
+
+    def __call__(self, u: AverageVelocity, x: jax.Array, key: jax.Array) -> Loss:
+        """One loss per example, with the metrics `t`, `s` and `distance`."""
+        ...
+
+
+def get_config() -> ConfigDict:
+    """The network and budget of docs/results.md, from random weights."""
+    config = digits_students.get_config()
+    for name in ("sigma_data", "grids", "teacher_run"):
+        del config[name]
+    config.update({"learning_rate": 2e-3, "step_counts": (1, 2, 4, 8, 32)})
+    return config
+
+
+# ---- Networks and samplers -------------------------------------------------------------------------------------------
+
+
+def end_itself(t: jax.Array, s: jax.Array) -> jax.Array:
+    """The second input of a network that is told s as it is."""
+    return s
+
+
+def log2_step(t: jax.Array, s: jax.Array) -> jax.Array:
+    """The second input of a Shortcut model: 0 for the whole way, 7 for a step of 1/128."""
+    return jnp.log2(1 / (t - s))
+
+
+def average_velocity(
+    model: glue.Backbone, second_input: Callable[[jax.Array, jax.Array], jax.Array] = end_itself
+) -> AverageVelocityOf:
+    """(params, labels) -> u: the network's output as it is, told t and second_input(t, s)."""
+
+    def u_of(params: Params, labels: jax.Array | None) -> AverageVelocity:
+        def u(x_t: jax.Array, t: jax.Array, s: jax.Array) -> jax.Array:
+            return preconditioning.velocity(glue.bind(model, params, labels, s=second_input(t, s)))(x_t, t)
+
+        return u
+
+    return u_of
+
+
+def jumps_of(u_of: AverageVelocityOf) -> FlowMapOf:
+    """(params, labels) -> flow map x_t - (t - s) u."""
+    return lambda params, labels: conversions.average_velocity_to_flow_map(u_of(params, labels))
+
+
+def flow_map_samplers(
+    flow_map_of: FlowMapOf,
+    shape: tuple[int, ...],
+    step_counts: Sequence[int],
+    *,
+    path: Path = linear,
+    start: float = 1.0,
+    end: float = 0.0,
+    calls: int = 1,
+) -> tuple[Sampler, ...]:
+    """Jumps of equal length from `start` to `end`, once for each number of them; `calls` of the network in each."""
+
+    def sample(n: int, params: Params, keys: jax.Array, labels: jax.Array | None) -> jax.Array:
+        times = end + (start - end) * grids.linear(n)
+        x = path.sigma(jnp.float32(times[0])) * initial(keys, shape)
+        return flow_map(flow_map_of(params, labels), x, times, end=end)
+
+    return tuple(Sampler(f"flow map {n}", calls * n, partial(sample, n)) for n in step_counts)
+
+
+# ---- Self-distillation -----------------------------------------------------------------------------------------------
+
+
+def matching_config() -> ConfigDict:
+    """The same, and how many rows have s < t: a quarter in the paper."""
+    config = get_config()
+    config.share = 0.25
+    return config
+
+
+def self_distilled(config: ConfigDict, residual: Residual) -> Experiment:
+    """The residual on the first rows of a batch, flow matching of its diagonal on the others; weights are learned."""
+    source = data.digits()
+    model = digits.network(config, source).clone(second_time=True)
+    u_of = average_velocity(model)
+    network = glue.initialiser(model, source)
+
+    def init(key: jax.Array) -> Params:
+        key_network, *keys = jax.random.split(key, 4)
+        weights = (LogVariance().init(k, jnp.zeros(1))["params"] for k in keys)
+        return {"network": network(key_network), **dict(zip(("diagonal", "start", "end"), weights, strict=True))}
+
+    def log_weight(params: Params, name: str, t: jax.Array) -> jax.Array:
+        return -cast(jax.Array, LogVariance().apply({"params": params[name]}, t))
+
+    def objective(params: Params, batch: Batch, key: jax.Array, context: Context) -> Loss:
+        key_residual, key_diagonal = jax.random.split(key)
+        x, labels = batch["image"], batch["label"]
+        n, elements = round(config.share * len(x)), x[0].size
+        off, metrics = residual(u_of(params["network"], labels[:n]), x[:n], key_residual)
+        v = diagonal(u_of(params["network"], labels[n:]))
+        on, metrics_on = rectified_flow(v, x[n:], key_diagonal)
+        w_off = log_weight(params, "start", metrics["t"]) + log_weight(params, "end", metrics["s"])
+        w_on = log_weight(params, "diagonal", metrics_on["t"])
+        loss = [adaptive(off, w_off, elements=elements), adaptive(on, w_on, elements=elements)]
+        t, distance = [metrics["t"], metrics_on["t"]], [metrics["distance"], on]
+        return jnp.concatenate(loss), {"t": jnp.concatenate(t), "distance": jnp.concatenate(distance) / elements}
+
+    def sampled(params: Params, labels: jax.Array | None) -> Any:
+        return jumps_of(u_of)(params["network"], labels)
+
+    samplers = flow_map_samplers(sampled, source.shape, config.step_counts)
+    return Experiment(init=init, objective=objective, **digits.fields(config, source, samplers))

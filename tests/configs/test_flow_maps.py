@@ -1,0 +1,56 @@
+"""Configs of flow maps: what their samplers draw, and where Align Your Flow starts."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs import digits_ayf, digits_rectified_flow, flow_maps, imagenet256_shortcut
+from samplers import noise
+from tests.configs import made_up
+from tests.configs.made_up import module, small
+from train import restore_average
+
+
+def test_one_step_of_a_flow_map_is_the_mean_velocity_of_the_whole_way():
+    """As the network says it, told 1 and 0; of Shortcut, told 1 and log2(1)."""
+    keys, labels = jax.random.split(jax.random.key(0), 2), jnp.arange(2)
+    z = noise.initial(keys, (8, 8, 1))
+    for second in (flow_maps.end_itself, flow_maps.log2_step):
+        assert second(jnp.ones(1), jnp.zeros(1)) == 0
+    experiment = module("digits_shortcut").build(small("digits_shortcut"))
+    params = made_up.params(experiment)
+    model = module("digits").network(small("digits_shortcut"), module("digits").data.digits()).clone(second_time=True)
+    (one,) = (sampler for sampler in experiment.samplers if sampler.nfe == 1)
+    u = model.apply({"params": params}, z, jnp.ones(2), labels, s=jnp.zeros(2))
+    np.testing.assert_allclose(one.sample(params, keys, labels), z - u, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_align_your_flow_starts_from_the_flow_it_distils(runs):
+    workdir = runs("digits_rectified_flow")
+    experiment = digits_ayf.build(small("digits_ayf", teacher_run=str(workdir)))
+    assert experiment.initial is not None
+    ours = dict(jax.tree_util.tree_leaves_with_path(experiment.initial()))
+    flow = digits_rectified_flow.flow(small("digits_rectified_flow"))
+    theirs = dict(jax.tree_util.tree_leaves_with_path(restore_average(workdir, flow.average)[0]))
+    assert ours.keys() > theirs.keys()
+    for path, leaf in theirs.items():
+        np.testing.assert_array_equal(ours[path], leaf)
+
+
+@pytest.mark.slow
+def test_what_is_no_flow_cannot_be_aligned(runs):
+    with pytest.raises(ValueError, match="does not train a flow"):
+        digits_ayf.build(small("digits_ayf", teacher_run=str(runs("digits_teacher"))))
+    with pytest.raises(ValueError, match="needs a trained flow"):
+        digits_ayf.build(small("digits_ayf")).frozen()
+
+
+def test_guidance_of_the_smallest_step_alone():
+    def u_of(params, labels):
+        return lambda x_t, t, s: x_t + labels[:, None]
+
+    labels, x, t = jnp.asarray([1, 2, 3, 4]), jnp.zeros((4, 1)), jnp.ones(4)
+    u = imagenet256_shortcut.guided_where_smallest(u_of, None, labels, null=10, scale=1.5, rows=2)
+    np.testing.assert_allclose(u(x, t, t / 2)[:, 0], [10 + 1.5 * (1 - 10), 10 + 1.5 * (2 - 10), 3, 4])
