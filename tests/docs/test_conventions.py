@@ -183,6 +183,8 @@ PREDICTIONS: dict[str, Callable[[Any, jax.Array], jax.Array]] = {
     "v-prediction (progressive distillation, Multistep CM), t the angle": v_prediction,
     "TrigFlow: F": lambda y, t: trigflow.velocity(y, t) / 0.5,
     "score": partial(gaussian_score, DATA, paths.edm),
+    "SiT: noise": lambda y, t: -t * gaussian_score(DATA, paths.linear, y, t),
+    "SiT: score": partial(gaussian_score, DATA, paths.linear),
     "Flow Matching in the system's direction, 1 is data": lambda y, t: to_data.velocity(y, 1 - t),
 }
 
@@ -327,6 +329,8 @@ TIME_LAWS: dict[str, tuple[Callable[..., Times], Callable[[jax.Array], jax.Array
         logit_draw,
         lambda u: 1 - 1 / (1 + jnp.exp(-1.2 + 1.2 * u)),
     ),
+    'SD3, "rf/lognorm(0.00,1.00)"; logit-normal': (logit_draw, lambda u: 1 / (1 + jnp.exp(-u))),
+    "SD3, shifted by 3; logit-normal": (logit_draw, lambda u: 3 / (1 + jnp.exp(-u)) / (1 + 2 / (1 + jnp.exp(-u)))),
     "MeanFlow; logit-normal": (logit_draw, lambda u: 1 / (1 + jnp.exp(0.4 - u))),
     "sCM on EDM's path": (edm_draw, lambda u: 0.5 * jnp.tan(jnp.arctan(jnp.exp(-1.0 + 1.4 * u) / 0.5))),
 }
