@@ -22,7 +22,7 @@ SHARED = ("__init__", *METHODS, "cifar10", "digits_students", "imagenet", "mnist
 NAMES = sorted(path.stem for path in CONFIGS.glob("*.py") if path.stem not in SHARED)
 STEPPED = [name for name in NAMES if not name.startswith("stable")]  # those take theirs in test_stable.py
 PUBLISHED = [name for name in NAMES if name.startswith(("cifar10", "imagenet", "latents", "stable"))]
-SIZED = [name for name in PUBLISHED if "SIZES" in (CONFIGS / f"{name}.py").read_text()]
+SIZED = [name for name in PUBLISHED if "\nSIZES = " in (CONFIGS / f"{name}.py").read_text()]
 
 
 def built(name, tmp_path, runs):
@@ -166,6 +166,10 @@ MILLIONS = [
     ("imagenet256_shortcut", "B", 130.0),  # those of DiT
     ("imagenet256_shortcut", "XL", 675.0),
     ("imagenet256_imm", "", 675.0),
+    ("imagenet256_sit", "S", 33),
+    ("imagenet256_sit", "B", 130),
+    ("imagenet256_sit", "L", 458),
+    ("imagenet256_sit", "XL", 675),
     ("imagenet64_edm", "", 295.9),
     ("imagenet64_cd", "", 295.9),
     ("imagenet64_cosine", "", 394.0),

@@ -185,6 +185,8 @@ PREDICTIONS: dict[str, Callable[[Any, jax.Array], jax.Array]] = {
     "v-prediction (progressive distillation, Multistep CM), t the angle": v_prediction,
     "TrigFlow: F": lambda y, t: trigflow.velocity(y, t) / 0.5,
     "score": partial(gaussian_score, DATA, paths.edm),
+    "SiT: noise": lambda y, t: -t * gaussian_score(DATA, paths.linear, y, t),
+    "SiT: score": partial(gaussian_score, DATA, paths.linear),
     "Flow Matching in the system's direction, 1 is data": lambda y, t: to_data.velocity(y, 1 - t),
 }
 
@@ -355,6 +357,8 @@ TIME_LAWS: dict[str, tuple[Callable[..., Times], Callable[[jax.Array], jax.Array
         logit_draw,
         lambda u: 1 - 1 / (1 + jnp.exp(-1.2 + 1.2 * u)),
     ),
+    'SD3, "rf/lognorm(0.00,1.00)"; logit-normal': (logit_draw, lambda u: 1 / (1 + jnp.exp(-u))),
+    "SD3, shifted by 3; logit-normal": (logit_draw, lambda u: 3 / (1 + jnp.exp(-u)) / (1 + 2 / (1 + jnp.exp(-u)))),
     "MeanFlow; logit-normal": (logit_draw, lambda u: 1 / (1 + jnp.exp(0.4 - u))),
     "MeanFlow on CIFAR-10; logit-normal": (logit_draw, lambda u: 1 / (1 + jnp.exp(0.6 - 1.6 * u))),
     "sCM on EDM's path": (edm_draw, lambda u: 0.5 * jnp.tan(jnp.arctan(jnp.exp(-1.0 + 1.4 * u) / 0.5))),
@@ -367,7 +371,7 @@ def test_time_laws(name):
     row = table("Time laws")[name]
     law, theirs = TIME_LAWS[name]
     key = jax.random.key(0)
-    t = law(value(row["mean here"]), value(row["std here"]))(key, 64)
+    t = law(float(value(row["mean here"])), float(value(row["std here"])))(key, 64)
     np.testing.assert_allclose(t, theirs(jax.random.normal(key, (64,))), rtol=1e-10)
 
 

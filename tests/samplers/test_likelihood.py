@@ -7,7 +7,7 @@ import pytest
 from jax.scipy.stats import norm
 
 from losses import conversions
-from samplers import bits_per_dimension, grids, log_likelihood, sample_keys
+from samplers import bits_per_dimension, grids, likelihood, log_likelihood, sample_keys
 from tests.oracles import (
     PATHS,
     Gaussian,
@@ -101,6 +101,44 @@ def test_bits_of_a_uniform_density_are_all_eight():
     np.testing.assert_allclose(bits_per_dimension(jnp.zeros(1), elements=5, levels=2), 0.0, atol=1e-7)
 
 
-def test_an_end_at_data_is_refused():
-    with pytest.raises(ValueError, match=r"an end above 0, .* got 0"):
-        log_likelihood(lambda x, t: x, X, [1.0], KEYS, path=EDM, end=0.0)
+@pytest.mark.usefixtures("float64")
+def test_a_velocity_that_is_finite_at_data_is_evaluated_there():
+    """The straight path from t = 0 to pure noise neglects nothing: N(0.7, 0.25) at 0.2, 0.7 and 1.5."""
+    linear, x = PATHS["linear"].path, jnp.asarray([[0.2], [0.7], [1.5]])
+    net = partial(gaussian_velocity, Gaussian(0.7, 0.5), linear)
+    got = []
+    for n in (50, 100, 200):
+        got.append(log_likelihood(net, x, grids.linear(n), sample_keys(0, np.arange(3)), path=linear, end=0.0))
+    np.testing.assert_allclose(got[-1], [-0.7258, -0.2258, -1.5058], atol=2e-4)
+    np.testing.assert_allclose(order(got, norm.logpdf(x[:, 0], 0.7, 0.5)), 2, atol=0.1)
+
+
+@pytest.mark.usefixtures("float64")
+def test_the_exact_divergence_is_what_estimates_average_to():
+    """Where the flow mixes elements one estimate is off; without keys there is nothing to estimate."""
+    a = jax.random.normal(jax.random.key(0), (4, 4))
+
+    def net(x, t):
+        return (jnp.sin(x.reshape(len(x), 4)) @ a.T + t[:, None]).reshape(x.shape)
+
+    x, t = jax.random.normal(jax.random.key(1), (3, 2, 2)), jnp.full(3, 0.5)
+    v, divergence = likelihood.exact(net)(x, t)
+    np.testing.assert_array_equal(v, net(x, t))
+    np.testing.assert_allclose(divergence, jnp.cos(x.reshape(3, 4)) @ jnp.diag(a), rtol=1e-12)
+    many = jnp.tile(x, (400, 1, 1))
+    _, estimates = likelihood.hutchinson(net, sample_keys(0, np.arange(1200)), many)(many, jnp.full(1200, 0.5))
+    estimates = estimates.reshape(400, 3)
+    assert estimates.std(axis=0).min() > 0.1
+    np.testing.assert_array_less(abs(estimates.mean(axis=0) - divergence), 4 * estimates.std(axis=0) / 20)
+
+
+@pytest.mark.usefixtures("float64")
+def test_steps_without_keys_take_the_exact_divergence():
+    a, x = jnp.asarray([[0.3, 0.5], [-0.1, 0.2]]), jnp.zeros((2, 2))
+    got = log_likelihood(lambda x, t: x @ a.T, x, [1.0, 0.6], None, path=EDM, end=0.2)
+    np.testing.assert_allclose(got - 2 * norm.logpdf(0.0), 0.8 * jnp.trace(a), rtol=1e-12)
+
+
+def test_an_end_below_data_is_refused():
+    with pytest.raises(ValueError, match=r"above the end -0\.1 >= 0"):
+        log_likelihood(lambda x, t: x, X, [1.0], KEYS, path=EDM, end=-0.1)
