@@ -84,9 +84,7 @@ def read(workdir: str | Path) -> Ode:
 
         whole = (diffusion.shape, diffusion.num_classes, diffusion.average, diffusion.network, diffusion.images)
         return Ode(velocity, edm, grids.karras, 18, 1e-3, *whole)
-    raise ValueError(
-        f"the run in {workdir} is of {config_file.name}, which trains neither a flow nor a diffusion model"
-    )
+    raise ValueError(f"the run in {workdir} is of {config_file.name}, which trains no flow and no diffusion model")
 
 
 def start(config: ConfigDict) -> dict[str, Any]:

@@ -261,6 +261,8 @@ def test_bad_data_of_ones_own_are_refused_before_anything_is_trained(tmp_path, a
         (["--mode=sample", "--workdir={trained}", "--nfe=3"], "no sampler with nfe 3; there are [1, 2, 4]"),
         (["--mode=sample", "--workdir={trained}", "--average=emma"], "no average 'emma'"),
         (["--mode=sample", "--workdir={trained}", "--step=7"], "no checkpoint of step 7"),
+        (["--mode=pairs", "--workdir={trained}"], "needs --out, the folder of the pairs"),
+        (["--mode=pairs", "--workdir={trained}", "--out={tmp}/o"], "trains no flow and no diffusion model"),
     ],
 )
 def test_what_is_missing_is_named(workdir, tmp_path, arguments, message):
