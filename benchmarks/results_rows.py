@@ -123,6 +123,8 @@ DIGITS = Table(
         Run("digits_lcm_lora", "LCM-LoRA", LCM, "digits_lcm_lora", teachers=DIGITS_TEACHER),
         Run("digits_lcf", "LCF", LCM, "digits_lcf", teachers=students_of("digits_lcm")),
         Run("digits_ilct", "iLCT", "Dao et al. 2025", "digits_ilct"),
+        Run("digits_mean_flow", "MeanFlow", "Geng et al. 2025", "digits_mean_flow"),
+        Run("digits_improved_mean_flow", "improved MeanFlow", "Geng et al. 2025", "digits_improved_mean_flow"),
         Run("digits_untrained", "untrained network", "", "digits_ect", UNTRAINED, control=True),
     ),
 )

@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -76,9 +76,17 @@ def _net(networks: Networks, y: jax.Array) -> Net:
 
 
 def _mean_flow(
-    networks: Networks, x: jax.Array, y: jax.Array, key: jax.Array, *, share: float, **guidance: float
+    networks: Networks,
+    x: jax.Array,
+    y: jax.Array,
+    key: jax.Array,
+    *,
+    share: float,
+    omega: float = 1.0,
+    kappa: float = 0.0,
 ) -> PerExample:
-    target = partial(guided_velocity, u=networks.u, null=networks.null, **guidance) if guidance else None
+    guided = omega != 1 or kappa != 0
+    target = partial(guided_velocity, u=networks.u, null=networks.null, omega=omega, kappa=kappa) if guided else None
     return mean_flow(networks.u, x, key, y=y, jump_share=share, target=target)[0]
 
 
@@ -124,9 +132,9 @@ RECIPES: dict[str, Recipe] = {
 
 
 class Program(NamedTuple):
-    """A step, compiled or not, and the shapes of what it takes: (parameters of both networks, x, labels, key)."""
+    """A jitted step, and the shapes of what it takes: (parameters of both networks, x, labels, key)."""
 
-    step: Callable[..., Any]
+    step: Any
     inputs: tuple[Any, ...]
 
 
@@ -145,14 +153,17 @@ def programs(
 
     params = initial(channels), initial(2 * channels)
 
+    def call(params: Any, x: jax.Array, t: jax.Array, s: jax.Array, y: jax.Array) -> jax.Array:
+        return cast(jax.Array, model.apply(params, x, t, y, t - s))
+
     def program(recipe: Recipe) -> Program:
         def loss(params: Any, x: jax.Array, y: jax.Array, key: jax.Array) -> jax.Array:
             def two(x: jax.Array, t: jax.Array, s: jax.Array, y: jax.Array, g: Any) -> tuple[jax.Array, jax.Array]:
-                both = model.apply(params[1], jnp.concatenate([x, x], axis=-1), t, y, t - s)
+                both = call(params[1], jnp.concatenate([x, x], axis=-1), t, s, y)
                 u, v = jnp.split(both, 2, axis=-1)
                 return u, v
 
-            networks = Networks(lambda x, t, s, y: model.apply(params[0], x, t, y, t - s), two, model.num_classes)
+            networks = Networks(partial(call, params[0]), two, model.num_classes)
             return jnp.mean(recipe(networks, x, y, key))
 
         return Program(jax.jit(jax.value_and_grad(loss)), (params, x, y, key))

@@ -2,7 +2,7 @@ import jax
 import pytest
 
 import data
-from configs import cifar10, imagenet, latents_ilct, mnist_latents
+from configs import cifar10, imagenet, imagenet256_mean_flow, latents_ilct, mnist_latents
 from tests.configs import made_up
 
 
@@ -37,5 +37,6 @@ def small_data(monkeypatch):
     monkeypatch.setattr(imagenet, "LATENT_SHAPE", made_up.LATENT_SHAPE)
     monkeypatch.setattr(imagenet, "latents", lambda config: made_up.Latents())
     monkeypatch.setattr(mnist_latents, "space", lambda config: made_up.space(made_up.CLASSES))
+    monkeypatch.setattr(imagenet256_mean_flow, "space_of", lambda config: made_up.space(made_up.CLASSES))
     monkeypatch.setattr(latents_ilct, "space_of", lambda config: made_up.space(0))
     monkeypatch.setattr(data, "tfds_source", lambda name, **options: made_up.images())

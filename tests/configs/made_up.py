@@ -37,6 +37,8 @@ SPECIAL: dict[str, dict[str, Any]] = {
     **{f"mnist_{name}": {"patch": 4} for name in ("teacher", "ect", "scm")},
     "digits_outliers": {"s1": 20},
     "latents_ilct": {"s1": 20},
+    "imagenet256_mean_flow": {"heads": 2},
+    "imagenet256_improved_mean_flow": {"heads": 2, "depth": 2, "head_depth": 1},
 }
 TEACHERS: dict[str, tuple[str, dict[str, Any]]] = {
     "cifar10_cd": ("cifar10_edm", {"ncsnpp": True}),

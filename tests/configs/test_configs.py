@@ -17,12 +17,12 @@ from tests.configs.made_up import module, small
 from train import check, count_parameters, make_mesh, make_step, place_state
 
 CONFIGS = Path(__file__).parents[2] / "configs"
-METHODS = ("adapters", "ctm", "glue", "latents", "stable", "teachers", "trajectories")
+METHODS = ("adapters", "ctm", "glue", "latents", "mean_flows", "stable", "teachers", "trajectories")
 SHARED = ("__init__", *METHODS, "cifar10", "digits_students", "imagenet", "mnist", "mnist_latents")  # not runs
 NAMES = sorted(path.stem for path in CONFIGS.glob("*.py") if path.stem not in SHARED)
 STEPPED = [name for name in NAMES if not name.startswith("stable")]  # those take theirs in test_stable.py
 PUBLISHED = [name for name in NAMES if name.startswith(("cifar10", "imagenet", "latents", "stable"))]
-SIZED = [name for name in PUBLISHED if "SIZES" in (CONFIGS / f"{name}.py").read_text()]
+SIZED = [name for name in PUBLISHED if re.search(r"\bSIZES\b(?! as)", (CONFIGS / f"{name}.py").read_text())]
 
 
 def built(name, tmp_path, runs):
@@ -161,6 +161,12 @@ MILLIONS = [
     ("cifar10_ctm", "", 55.7),  # that of its teacher, told a second time
     ("imagenet64_ctm", "", 295.9),
     ("stable_lcm", "", 859.5),
+    # MeanFlow's table from memory; DiT's and another embedding of a time.
+    ("imagenet256_mean_flow", "B/4", 131),
+    ("imagenet256_mean_flow", "B/2", 131),
+    ("imagenet256_mean_flow", "M/2", 308),
+    ("imagenet256_mean_flow", "L/2", 459),
+    ("imagenet256_mean_flow", "XL/2", 676),
     ("imagenet64_edm", "", 295.9),
     ("imagenet64_cd", "", 295.9),
     ("imagenet64_cosine", "", 394.0),
