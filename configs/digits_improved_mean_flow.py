@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 import data
 from configs import digits, digits_students, glue, mean_flows
 from losses import conversions, improved_mean_flow, pairs
-from losses.improved_mean_flow import Guidance, TwoHeads
+from losses.improved_mean_flow import Guidance, TwoHeads, unguided
 from losses.types import FlowMap, Loss
 from models import DiT
 from train import Batch, Context, Experiment, Params
@@ -71,7 +71,7 @@ def experiment(config: ConfigDict, source: data.Source, fields: digits.Fields) -
 
     def flow_map_of(params: Params, labels: jax.Array | None) -> FlowMap:
         net = two_heads(model, params)
-        return conversions.average_velocity_to_flow_map(lambda x_t, t, s: net(x_t, t, s, labels, None)[0])
+        return conversions.average_velocity_to_flow_map(lambda x_t, t, s: net(x_t, t, s, labels, unguided(t))[0])
 
     samplers = mean_flows.flow_map_samplers(flow_map_of, source.shape, config.step_counts)
     return Experiment(init=init, objective=objective, **fields(config, source, samplers))
@@ -81,7 +81,7 @@ def two_heads(model: DiT, params: Params) -> TwoHeads:
     """The two halves of the channels that a network makes of the image twice, told t - s as its only time."""
 
     def net(
-        x_t: jax.Array, t: jax.Array, s: jax.Array, y: jax.Array | None, guidance: Guidance | None
+        x_t: jax.Array, t: jax.Array, s: jax.Array, y: jax.Array | None, guidance: Guidance
     ) -> tuple[jax.Array, jax.Array]:
         both = glue.bind(model, params, y)(jnp.concatenate([x_t, x_t], axis=-1), t - s)
         u, v = jnp.split(both, 2, axis=-1)

@@ -16,7 +16,7 @@ and that the velocity without label is asked for at the example's own scale.
 """
 
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -139,8 +139,8 @@ def two_heads(model: InContextDiT, params: Params) -> TwoHeads:
     """The network at these parameters."""
 
     def net(x_t: jax.Array, t: jax.Array, s: jax.Array, y: Any, g: Guidance) -> tuple[jax.Array, jax.Array]:
-        u, v = model.apply({"params": params}, x_t, t - s, y, g.omega, g.low, g.high)
-        return u, v
+        heads = model.apply({"params": params}, x_t, t - s, y, g.omega, g.low, g.high)
+        return cast(tuple[jax.Array, jax.Array], heads)
 
     return net
 

@@ -42,7 +42,7 @@ SAMPLERS: dict[str, Any] = {
     "edge_skipping": partial(edge_skipping, never, path=PATHS["edm"].path, skip=0.9),
     "edit": inpaint,
     "euler": partial(euler, never),
-    "flow_map": partial(flow_map, never),
+    "flow_map": partial(flow_map, lambda x, t, s: never(x, t)),
     "heun": partial(heun, never),
     "ddim": partial(ddim, never, path=PATHS["edm"].path),
     "edm_stochastic": partial(edm_stochastic, never, keys=KEYS),
