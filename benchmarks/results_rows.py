@@ -154,6 +154,8 @@ DIGITS = Table(
         Run("digits_psd", "PSD", "Boffi et al. 2025", "digits_psd"),
         Run("digits_ayf", "Align Your Flow", "Sabour et al. 2025", "digits_ayf", teachers=FLOW),
         Run("digits_imm", "IMM", "Zhou et al. 2025", "digits_imm"),
+        Run("digits_mean_flow", "MeanFlow", "Geng et al. 2025", "digits_mean_flow"),
+        Run("digits_improved_mean_flow", "improved MeanFlow", "Geng et al. 2025", "digits_improved_mean_flow"),
         Run("digits_untrained", "untrained network", "", "digits_ect", UNTRAINED, control=True),
     ),
 )

@@ -7,6 +7,7 @@ from .dit import SIZES, DiT
 from .edm2 import EDM2_SIZES, EDM2UNet, edm2, edm2_scm
 from .edm2_blocks import project_weights, projected
 from .guidance import guide
+from .in_context_dit import IN_CONTEXT_SIZES, InContextDiT
 from .log_variance import LogVariance
 from .mlp import MLP
 from .net import Net
@@ -18,12 +19,14 @@ from .uvit import UViT
 
 __all__ = [
     "EDM2_SIZES",
+    "IN_CONTEXT_SIZES",
     "MLP",
     "SIZES",
     "ADMUNet",
     "Attention",
     "DiT",
     "EDM2UNet",
+    "InContextDiT",
     "LogVariance",
     "Net",
     "SongUNet",

@@ -2,7 +2,16 @@ import jax
 import pytest
 
 import data
-from configs import cifar10, flows, imagenet, imagenet256_shortcut, imagenet256_sit, latents_ilct, mnist_latents
+from configs import (
+    cifar10,
+    flows,
+    imagenet,
+    imagenet256_mean_flow,
+    imagenet256_shortcut,
+    imagenet256_sit,
+    latents_ilct,
+    mnist_latents,
+)
 from tests.configs import made_up
 
 
@@ -39,6 +48,7 @@ def small_data(monkeypatch):
     monkeypatch.setattr(mnist_latents, "space", lambda config: made_up.space(made_up.CLASSES))
     monkeypatch.setattr(imagenet256_shortcut, "space_of", lambda config: made_up.space(made_up.CLASSES))
     monkeypatch.setattr(imagenet256_sit, "space_of", lambda config: made_up.space(made_up.CLASSES))
+    monkeypatch.setattr(imagenet256_mean_flow, "space_of", lambda config: made_up.space(made_up.CLASSES))
     monkeypatch.setattr(latents_ilct, "space_of", lambda config: made_up.space(0))
     monkeypatch.setattr(flows, "pairs_of", lambda config, shape, num_classes: made_up.pairs(shape, num_classes))
     monkeypatch.setattr(data, "tfds_source", lambda name, **options: made_up.images())

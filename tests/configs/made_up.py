@@ -42,6 +42,8 @@ SPECIAL: dict[str, dict[str, Any]] = {
     "imagenet256_shortcut": {"finest": 2, "heads": 4},
     "imagenet256_imm": {"heads": 4},
     "imagenet256_sit": {"heads": 2},  # XLA on a CPU aborts on heads of one feature in bfloat16
+    "imagenet256_mean_flow": {"heads": 2},
+    "imagenet256_improved_mean_flow": {"heads": 2, "depth": 2, "head_depth": 1},
 }
 TEACHERS: dict[str, tuple[str, dict[str, Any]]] = {
     "cifar10_cd": ("cifar10_edm", {"ncsnpp": True}),

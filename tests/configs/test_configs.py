@@ -17,7 +17,18 @@ from tests.configs.made_up import module, small
 from train import check, count_parameters, make_mesh, make_step, place_state
 
 CONFIGS = Path(__file__).parents[2] / "configs"
-METHODS = ("adapters", "ctm", "flow_maps", "flows", "glue", "latents", "stable", "teachers", "trajectories")
+METHODS = (
+    "adapters",
+    "ctm",
+    "flow_maps",
+    "flows",
+    "glue",
+    "latents",
+    "mean_flows",
+    "stable",
+    "teachers",
+    "trajectories",
+)
 SHARED = ("__init__", *METHODS, "cifar10", "digits_students", "imagenet", "mnist", "mnist_latents")  # not runs
 NAMES = sorted(path.stem for path in CONFIGS.glob("*.py") if path.stem not in SHARED)
 STEPPED = [name for name in NAMES if not name.startswith("stable")]  # those take theirs in test_stable.py
@@ -170,6 +181,12 @@ MILLIONS = [
     ("imagenet256_sit", "B", 130),
     ("imagenet256_sit", "L", 458),
     ("imagenet256_sit", "XL", 675),
+    # MeanFlow's table from memory; DiT's and another embedding of a time.
+    ("imagenet256_mean_flow", "B/4", 131),
+    ("imagenet256_mean_flow", "B/2", 131),
+    ("imagenet256_mean_flow", "M/2", 308),
+    ("imagenet256_mean_flow", "L/2", 459),
+    ("imagenet256_mean_flow", "XL/2", 676),
     ("imagenet64_edm", "", 295.9),
     ("imagenet64_cd", "", 295.9),
     ("imagenet64_cosine", "", 394.0),

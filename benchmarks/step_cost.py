@@ -1,0 +1,265 @@
+"""What a training step of each recipe costs, as a multiple of flow matching's with the same transformer.
+
+    python -m benchmarks.step_cost --out step_cost.json
+    python -m benchmarks.step_cost --width 768 --depth 12 --heads 12 --side 32 --batch 64 --bfloat16
+
+A step is loss and gradient; the optimizer, which is the same for all, is left out. Operations and bytes are the
+compiler's count for the program on this machine's CPU, where a loop's body counts once: so the blocks are unrolled.
+Times are medians over rounds in each of which every recipe takes a step, on JAX's default device (JAX_PLATFORMS).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+import jax
+import jax.numpy as jnp
+from rich.console import Console
+from rich.table import Table
+
+from losses import (
+    consistency,
+    continuous_consistency,
+    conversions,
+    guided_velocity,
+    improved_mean_flow,
+    linear,
+    mean_flow,
+    pairs,
+    rectified_flow,
+    steps,
+    trajectory_consistency,
+    triples,
+)
+from losses.types import Net, PerExample
+from models import DiT, preconditioning
+
+BASELINE = "flow matching"
+GRID = pairs.karras_grid(18, sigma_min=0.05, sigma_max=0.95)
+
+
+class Networks(NamedTuple):
+    """Calls of one transformer, told two times and a label, at given parameters."""
+
+    u: Callable[[jax.Array, jax.Array, jax.Array, jax.Array], jax.Array]
+    """(x_t, t, s, labels) -> [B, ...]"""
+    two: Callable[[jax.Array, jax.Array, jax.Array, jax.Array, Any], tuple[jax.Array, jax.Array]]
+    """The same with two outputs, from an image of twice the channels."""
+    null: int
+    """The label that means none."""
+
+
+class Cost(NamedTuple):
+    """What the compiler says of one step."""
+
+    operations: float
+    bytes_accessed: float
+    temporary_bytes: float
+
+
+Recipe = Callable[[Networks, jax.Array, jax.Array, jax.Array], PerExample]
+"""(networks, x, labels, key) -> loss [B]"""
+
+
+# ---- Recipes: a line more is a row more ------------------------------------------------------------------------------
+
+
+def _net(networks: Networks, y: jax.Array) -> Net:
+    return lambda x, t: networks.u(x, t, t, y)
+
+
+def _mean_flow(
+    networks: Networks,
+    x: jax.Array,
+    y: jax.Array,
+    key: jax.Array,
+    *,
+    share: float,
+    omega: float = 1.0,
+    kappa: float = 0.0,
+) -> PerExample:
+    guided = omega != 1 or kappa != 0
+    target = partial(guided_velocity, u=networks.u, null=networks.null, omega=omega, kappa=kappa) if guided else None
+    return mean_flow(networks.u, x, key, y=y, jump_share=share, target=target)[0]
+
+
+def _improved(networks: Networks, x: jax.Array, y: jax.Array, key: jax.Array, *, share: float) -> PerExample:
+    return improved_mean_flow(networks.two, x, key, y=y, jump_share=share)[0]
+
+
+def _ect(networks: Networks, x: jax.Array, y: jax.Array, key: jax.Array) -> PerExample:
+    f = preconditioning.consistency(_net(networks, y))
+    return consistency(f, x, key, pairs=partial(pairs.ect, stage=3))[0]
+
+
+def _sct(networks: Networks, x: jax.Array, y: jax.Array, key: jax.Array) -> PerExample:
+    return continuous_consistency(_net(networks, y), x, key)[0]
+
+
+def _trajectory(networks: Networks, x: jax.Array, y: jax.Array, key: jax.Array) -> PerExample:
+    """TCD's: two jumps of the student and one call of a teacher, here the same network at constant parameters."""
+    jump = conversions.average_velocity_to_flow_map(lambda x_t, t, s: networks.u(x_t, t, s, y))
+    return trajectory_consistency(
+        jump, x, key,
+        triples=partial(triples.tcd, grid=GRID), step=partial(steps.ddim, denoiser=_net(networks, y)), path=linear,
+    )[0]  # fmt: skip
+
+
+RECIPES: dict[str, Recipe] = {
+    BASELINE: lambda networks, x, y, key: rectified_flow(_net(networks, y), x, key)[0],
+    "MeanFlow, s < t in all": partial(_mean_flow, share=1.0),
+    "MeanFlow, s < t in 1/2": partial(_mean_flow, share=0.5),
+    "MeanFlow, s < t in 1/4": partial(_mean_flow, share=0.25),
+    "MeanFlow, all, guided": partial(_mean_flow, share=1.0, omega=2.0),
+    "MeanFlow, all, guided, kappa": partial(_mean_flow, share=1.0, omega=1.0, kappa=0.5),
+    "MeanFlow, 1/4, guided, kappa": partial(_mean_flow, share=0.25, omega=1.0, kappa=0.5),
+    "improved MeanFlow, all": partial(_improved, share=1.0),
+    "improved MeanFlow, 1/2": partial(_improved, share=0.5),
+    "ECT": _ect,
+    "sCT": _sct,
+    "TCD": _trajectory,
+}
+
+
+# ---- Measuring -------------------------------------------------------------------------------------------------------
+
+
+class Program(NamedTuple):
+    """A jitted step, and the shapes of what it takes: (parameters of both networks, x, labels, key)."""
+
+    step: Any
+    inputs: tuple[Any, ...]
+
+
+def programs(
+    recipes: Mapping[str, Recipe], model: DiT, *, shape: tuple[int, int, int], batch: int
+) -> dict[str, Program]:
+    """Loss and gradient of each recipe with networks of this kind, on a batch of images of this shape."""
+    *size, channels = shape
+    x, y = jax.ShapeDtypeStruct((batch, *shape), jnp.float32), jax.ShapeDtypeStruct((batch,), jnp.int32)
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    one = jax.ShapeDtypeStruct((1,), jnp.float32)
+
+    def initial(channels: int) -> Any:
+        image = jax.ShapeDtypeStruct((1, *size, channels), jnp.float32)
+        return jax.eval_shape(model.init, key, image, one, jax.ShapeDtypeStruct((1,), jnp.int32), one)
+
+    params = initial(channels), initial(2 * channels)
+
+    def call(params: Any, x: jax.Array, t: jax.Array, s: jax.Array, y: jax.Array) -> jax.Array:
+        return cast(jax.Array, model.apply(params, x, t, y, t - s))
+
+    def program(recipe: Recipe) -> Program:
+        def loss(params: Any, x: jax.Array, y: jax.Array, key: jax.Array) -> jax.Array:
+            def two(x: jax.Array, t: jax.Array, s: jax.Array, y: jax.Array, g: Any) -> tuple[jax.Array, jax.Array]:
+                both = call(params[1], jnp.concatenate([x, x], axis=-1), t, s, y)
+                u, v = jnp.split(both, 2, axis=-1)
+                return u, v
+
+            networks = Networks(partial(call, params[0]), two, model.num_classes)
+            return jnp.mean(recipe(networks, x, y, key))
+
+        return Program(jax.jit(jax.value_and_grad(loss)), (params, x, y, key))
+
+    return {name: program(recipe) for name, recipe in recipes.items()}
+
+
+def cost(program: Program) -> Cost:
+    """What the compiler counts for the CPU; nothing is run."""
+    with jax.default_device(jax.devices("cpu")[0]):
+        compiled = program.step.lower(*program.inputs).compile()
+    counted, memory = compiled.cost_analysis(), compiled.memory_analysis()
+    return Cost(counted["flops"], counted["bytes accessed"], float(memory.temp_size_in_bytes))
+
+
+def seconds(all_programs: Mapping[str, Program], *, rounds: int) -> dict[str, float]:
+    """Median time of a step of each, after one that is not counted."""
+
+    def made(a: jax.ShapeDtypeStruct) -> jax.Array:
+        if jnp.issubdtype(a.dtype, jax.dtypes.prng_key):
+            return jax.random.key(0)
+        return (
+            0.1 * jnp.ones(a.shape, a.dtype) if jnp.issubdtype(a.dtype, jnp.floating) else jnp.zeros(a.shape, a.dtype)
+        )
+
+    inputs = jax.tree.map(made, next(iter(all_programs.values())).inputs)
+    taken: dict[str, list[float]] = {name: [] for name in all_programs}
+    for number in range(rounds + 1):
+        for name, program in all_programs.items():
+            start = time.perf_counter()
+            jax.block_until_ready(program.step(*inputs))
+            if number:
+                taken[name].append(time.perf_counter() - start)
+    return {name: statistics.median(times) for name, times in taken.items()}
+
+
+def table(rows: list[dict[str, Any]], title: str) -> Table:
+    """Each recipe against the baseline."""
+    result = Table(title=title)
+    for column in ("recipe", "operations", "bytes", "temporary memory", "time"):
+        result.add_column(column, justify="left" if column == "recipe" else "right")
+    for row in rows:
+        ratios = (row[f"{name}_ratio"] for name in ("operations", "bytes_accessed", "temporary_bytes", "seconds"))
+        result.add_row(row["recipe"], *("" if ratio is None else f"{ratio:.2f}" for ratio in ratios))
+    return result
+
+
+def rows_of(costs: Mapping[str, Cost], times: Mapping[str, float]) -> list[dict[str, Any]]:
+    """One row for each recipe, in plain numbers and as multiples of the baseline."""
+    rows = []
+    for name, counted in costs.items():
+        values = {**counted._asdict(), "seconds": times.get(name)}
+        baseline = {**costs[BASELINE]._asdict(), "seconds": times.get(BASELINE)}
+        ratios = {f"{key}_ratio": value / baseline[key] if value else None for key, value in values.items()}
+        rows.append({"recipe": name, **values, **ratios})
+    return rows
+
+
+def main() -> None:
+    """Measures, prints the table and writes it as JSON."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    for name, default in (("width", 256), ("depth", 6), ("heads", 4), ("patch", 2), ("side", 16), ("channels", 4)):
+        parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--rounds", type=int, default=5, help="steps of each recipe that are timed; 0 to only count")
+    parser.add_argument("--bfloat16", action="store_true", help="blocks in bfloat16")
+    parser.add_argument("--only", nargs="*", default=[], help="recipes whose names contain one of these")
+    parser.add_argument("--out", type=Path, help="write the table here as JSON")
+    given = parser.parse_args()
+
+    dtype = jnp.bfloat16 if given.bfloat16 else jnp.float32
+    model = DiT(
+        given.patch, given.width, given.depth, given.heads,
+        num_classes=10, second_time=True, unroll=given.depth, dtype=dtype,
+    )  # fmt: skip
+    chosen = {
+        name: recipe
+        for name, recipe in RECIPES.items()
+        if name == BASELINE or not given.only or any(part in name for part in given.only)
+    }
+    shape = (given.side, given.side, given.channels)
+    measured = programs(chosen, model, shape=shape, batch=given.batch)
+    costs = {name: cost(program) for name, program in measured.items()}
+    times = seconds(measured, rounds=given.rounds) if given.rounds else {}
+    rows = rows_of(costs, times)
+
+    device = jax.devices()[0].device_kind
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=120)
+    console.print(table(rows, f"a step against flow matching; times on {device}"))
+    if given.out is not None:
+        settings = {key: value for key, value in vars(given).items() if key not in ("out", "only")}
+        given.out.parent.mkdir(parents=True, exist_ok=True)
+        given.out.write_text(json.dumps({"device": device, "settings": settings, "rows": rows}, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,99 @@
+"""What the runs share that learn a mean velocity: how the network is told its times, guidance, samplers.
+
+Not a run.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+import eval as evaluation
+import train
+from configs import glue
+from losses import conversions, guided_velocity, mean_flow
+from losses.mean_flow import LabelledVelocity, Target, which_jump
+from losses.types import FlowMap, Loss, Pairs
+from samplers import flow_map, grids
+from samplers.noise import initial
+from train import Params
+
+
+def mean_velocity(model: glue.Backbone, params: Params, dropout: jax.Array | None = None) -> LabelledVelocity:
+    """u(x_t, t, s, labels) of a network whose second time is t - s."""
+    return lambda x_t, t, s, y: glue.bind(model, params, y, dropout, s=t - s)(x_t, t)
+
+
+def objective_of(
+    config: ConfigDict, u: LabelledVelocity, batch: train.Batch, key: jax.Array, pairs: Pairs, *, num_classes: int
+) -> Loss:
+    """MeanFlow's loss with the guidance and the label dropout of the config."""
+    key_loss, key_labels = jax.random.split(key)
+    y, target = batch.get("label"), None
+    if guided(config):
+        y = drop_labels(key_labels, y, config, num_classes)
+        target = guided_target(config, u, num_classes)
+    return mean_flow(
+        u, batch["image"], key_loss,
+        y=y, pairs=pairs, jump_share=config.jump_share, target=target, p=config.power, c=config.power_c,
+    )  # fmt: skip
+
+
+def guided(config: ConfigDict) -> bool:
+    """Whether the target of this run is another than the velocity."""
+    return config.omega != 1 or config.kappa != 0
+
+
+def guided_target(config: ConfigDict, u: LabelledVelocity, num_classes: int) -> Target:
+    """The guided velocity of these values; the null class is `num_classes`."""
+    low, high = config.guided_times
+    return partial(guided_velocity, u=u, null=num_classes, omega=config.omega, kappa=config.kappa, interval=(low, high))
+
+
+def drop_labels(key: jax.Array, labels: jax.Array | None, config: ConfigDict, num_classes: int) -> jax.Array:
+    """Labels of which `config.label_dropout` are null: of all, or with drop_jumps=False of those with s = t alone.
+
+    The paper's code has the latter, since both are rows counted from the start of a batch. Its null class is never
+    trained to jump, and need not be: guidance asks for it where s = t.
+
+    Raises:
+        ValueError: without labels.
+    """
+    if labels is None:
+        raise ValueError(f"guidance needs a class-conditional network, got {config.omega=}, {config.kappa=}")
+    rate = config.label_dropout if config.drop_jumps else config.label_dropout / (1 - config.jump_share)
+    dropped = jax.random.bernoulli(key, rate, labels.shape)
+    if not config.drop_jumps:
+        dropped &= ~which_jump(len(labels), config.jump_share)
+    return jnp.where(dropped, num_classes, labels)
+
+
+def flow_map_samplers(
+    flow_map_of: Callable[[Params, jax.Array | None], FlowMap], shape: Sequence[int], step_counts: Sequence[int]
+) -> tuple[train.Sampler, ...]:
+    """Equal steps on the straight path from pure noise, once for each number of them."""
+
+    def sample(n: int, params: Params, keys: jax.Array, labels: jax.Array | None) -> jax.Array:
+        return flow_map(flow_map_of(params, labels), initial(keys, tuple(shape)), grids.linear(n))
+
+    return tuple(train.Sampler(f"flow map {n}", n, partial(sample, n)) for n in step_counts)
+
+
+def flow_map_of(model: glue.Backbone) -> Callable[[Params, jax.Array | None], FlowMap]:
+    """(params, labels) -> x_t - (t - s) u(x_t, t, s)."""
+
+    def of(params: Params, labels: jax.Array | None) -> FlowMap:
+        u = mean_velocity(model, params)
+        return conversions.average_velocity_to_flow_map(lambda x_t, t, s: u(x_t, t, s, labels))
+
+    return of
+
+
+def trained(workdir: str) -> Any:
+    """The weights that a run is judged with, for another one to start from."""
+    experiment = evaluation.load_experiment(workdir)
+    return experiment.restore(Path(workdir), experiment.judged_average, None)[0]

@@ -1,0 +1,37 @@
+"""Operations of a step, counted by the compiler; nothing is timed here."""
+
+import pytest
+
+from benchmarks.step_cost import BASELINE, RECIPES, Cost, cost, programs, rows_of, table
+from models import DiT
+
+ASKED = (BASELINE, "MeanFlow, s < t in all", "MeanFlow, s < t in 1/4")
+WIDTH, TOKENS, BATCH, DEPTH = 64, 64, 4, 2
+
+
+@pytest.fixture(scope="module")
+def costs():
+    model = DiT(2, WIDTH, DEPTH, 2, num_classes=10, second_time=True, unroll=DEPTH)
+    chosen = {name: RECIPES[name] for name in ASKED}
+    return {name: cost(p) for name, p in programs(chosen, model, shape=(16, 16, 4), batch=BATCH).items()}
+
+
+def test_the_baseline_is_three_times_a_forward_pass(costs):
+    """Of the products in the blocks: 2 (12 width^2 + 2 tokens width) a token forwards, and twice that backwards."""
+    forward = DEPTH * BATCH * TOKENS * 2 * (12 * WIDTH**2 + 2 * TOKENS * WIDTH)
+    assert 1.0 < costs[BASELINE].operations / (3 * forward) < 1.25
+
+
+def test_the_derivative_costs_a_third_of_a_step_and_where_s_is_t_nothing(costs):
+    everywhere, quarter = (costs[name].operations / costs[BASELINE].operations for name in ASKED[1:])
+    assert 1.25 < everywhere <= 1.4
+    assert 1.05 < quarter < 1.13
+    assert abs((quarter - 1) / (everywhere - 1) - 0.25) < 0.05
+
+
+def test_rows_are_multiples_of_the_baseline():
+    rows = rows_of({BASELINE: Cost(2.0, 4.0, 8.0), "other": Cost(3.0, 4.0, 4.0)}, {})
+    assert [row["operations_ratio"] for row in rows] == [1.0, 1.5]
+    assert rows[1]["temporary_bytes_ratio"] == 0.5
+    assert rows[1]["seconds"] is rows[1]["seconds_ratio"] is None
+    assert table(rows, "title").row_count == 2
