@@ -153,13 +153,14 @@ def test_law_of_the_times(name):
     path, inverse = ETA_INVERSE[name]
     law = partial(triples.imm, path=path, time_of=inverse, halvings=6)
     t, r, s = jax.jit(law, static_argnums=1)(jax.random.key(0), 4096)
-    assert (s <= r).all()
+    # XLA computes s twice, in two programs whose rounding of t may differ by a bit.
+    assert (s <= r + 1e-15).all()
     assert (r < t).all()
     assert (s >= 0.006).all()
     assert (t <= 0.994).all()
     eta = path.sigma(t) / path.alpha(t) - path.sigma(r) / path.alpha(r)
     low, high = (path.sigma(jnp.asarray(e)) / path.alpha(jnp.asarray(e)) for e in (0.006, 0.994))
-    inside = r > s
+    inside = r > s + 1e-14
     np.testing.assert_allclose(eta[inside], (high - low) / 2**6, rtol=1e-9)
     assert (eta[~inside] <= (high - low) / 2**6 + 1e-12).all()
     assert inside.sum() > 300
