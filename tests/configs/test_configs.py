@@ -17,7 +17,7 @@ from tests.configs.made_up import module, small
 from train import check, count_parameters, make_mesh, make_step, place_state
 
 CONFIGS = Path(__file__).parents[2] / "configs"
-METHODS = ("adapters", "ctm", "glue", "latents", "stable", "teachers", "trajectories")
+METHODS = ("adapters", "ctm", "digits_rewards", "glue", "latents", "stable", "teachers", "trajectories", "vct")
 SHARED = ("__init__", *METHODS, "cifar10", "digits_students", "imagenet", "mnist", "mnist_latents")  # not runs
 NAMES = sorted(path.stem for path in CONFIGS.glob("*.py") if path.stem not in SHARED)
 STEPPED = [name for name in NAMES if not name.startswith("stable")]  # those take theirs in test_stable.py

@@ -22,7 +22,9 @@ TOLD_MORE = (
     *("digits_lcm", "digits_scm_guided", "imagenet512_scm_distillation", "mnist_latent_lcm"),
     *("digits_tcd", "mnist_latent_tcd"),
 )
-STUDENTS = [name for name, (teacher, _) in made_up.TEACHERS.items() if teacher != "digits_lcm"]
+STUDENTS = [
+    name for name, (teacher, _) in made_up.TEACHERS.items() if teacher not in ("digits_lcm", "digits_rectified_flow")
+]
 
 
 def refused(name, workdir, message, error=ValueError, **changes):
