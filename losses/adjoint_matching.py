@@ -40,11 +40,12 @@ def adjoint_matching(
     """sum_k |control_k + noise_k a_{k+1}|^2 along trajectories of `net`, undifferentiated (Domingo-Enrich et al. 2024).
 
     control_k = (velocity_k / noise_k) (net - base)(x_k, t_k), and a_K = -reward_scale d reward/dx. With memoryless
-    transitions the minimum is the velocity of the data of density p_base(x) exp(reward_scale reward(x)), for any
-    sampler. It is the exact condition of the discrete chain; the authors' code has a_k for a_{k+1}.
+    transitions of small steps the minimum is the velocity of the data of density p_base(x) exp(reward_scale reward(x)),
+    for any sampler. For steps of any length it is the exact condition of the discrete chain; the authors' code has a_k
+    for a_{k+1}.
 
-    A term is in units of the Kullback-Leibler divergence, as in the authors' code. The paper's is this one divided by
-    the length of the step, and so is its clip, 1.6 reward_scale^2.
+    A term is in units of the Kullback-Leibler divergence, as in the authors' code. The paper's term is this one over
+    the length of the step h, so that its clip 1.6 reward_scale^2 is 1.6 reward_scale^2 h here.
 
     Args:
         net: Velocity v(x_t, t) that is trained; at first the base.
