@@ -107,6 +107,7 @@ DIGITS = Table(
         Run("digits_ct", "CM training", CM, "digits_ct"),
         Run("digits_ict", "iCT", ICT, "digits_ict"),
         *with_seeds(Run("digits_ect", "ECT", ECT, "digits_ect", teachers=DIGITS_TEACHER), 1, 2),
+        Run("digits_vct", "VCT", "Silvestri et al. 2025", "digits_vct", teachers=DIGITS_TEACHER),
         Run("digits_stable", "SCT", "Wang et al. 2024", "digits_stable", teachers=DIGITS_TEACHER),
         *with_seeds(Run("digits_sct", "sCT", SCM, "digits_scm", teachers=DIGITS_TEACHER), 1, 2),
         *with_seeds(Run("digits_scd", "sCD", SCM, "digits_scm", DISTILL, DIGITS_TEACHER), 1, 2),

@@ -24,6 +24,7 @@ from models.log_variance import LogVariance
 from samplers import multistep_consistency, sample_keys
 from samplers.grids import explicit
 from samplers.noise import initial
+from samplers.types import Noise
 
 Backbone = ADMUNet | DiT | EDM2UNet | MLP | SongUNet | UViT
 
@@ -202,12 +203,19 @@ def consistency_samplers(
     path: Path,
     sigma_min: float = 0.0,
     calls: int = 1,
+    noise_of: Callable[[train.Params, jax.Array | None], Noise] | None = None,
 ) -> tuple[train.Sampler, ...]:
-    """Multistep consistency sampling, once for each grid of times; a guided network takes two calls a step."""
+    """Multistep consistency sampling, once for each grid of times; a guided network takes two calls a step.
+
+    `noise_of` makes the noise of these parameters and labels, where that is learned.
+    """
 
     def sample(times: np.ndarray, params: train.Params, keys: jax.Array, labels: jax.Array | None) -> jax.Array:
         x = path.sigma(jnp.float32(times[0])) * initial(keys, tuple(shape))
-        return multistep_consistency(net_of(params, labels), x, times, keys, path=path, sigma_min=sigma_min)
+        noise = noise_of and noise_of(params, labels)
+        return multistep_consistency(
+            net_of(params, labels), x, times, keys, path=path, sigma_min=sigma_min, noise=noise
+        )
 
     return tuple(
         train.Sampler(

@@ -3,7 +3,14 @@
 Import names from here, or files: a bare `import eval` hides the builtin.
 """
 
-from .classifier import Classifier, label_agreement, load_classifier, save_classifier, train_classifier
+from .classifier import (
+    Classifier,
+    label_agreement,
+    load_classifier,
+    log_probabilities,
+    save_classifier,
+    train_classifier,
+)
 from .classifier_cache import cache_folder, kept_classifier
 from .compare import compare_sets, real_floor
 from .crossing import crossing
@@ -51,6 +58,7 @@ __all__ = [
     "load_classifier",
     "load_experiment",
     "load_module",
+    "log_probabilities",
     "loss_curves",
     "make_reference",
     "mean_and_covariance",

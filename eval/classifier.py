@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax.traverse_util import flatten_dict, unflatten_dict
-from jaxtyping import Array, Float, Int, Integer, PRNGKeyArray, UInt8
+from jaxtyping import Array, Float, Int, Integer, Num, PRNGKeyArray, UInt8
 
 from .features import Extract, in_batches
 
@@ -23,14 +23,15 @@ BATCH = 500
 class Network(nn.Module):
     """Convolutions of stride 2 down to at most 4 pixels, then one hidden layer; any image size.
 
-    Maps uint8 images [B, H, W, C] to logits [B, num_classes] and the hidden layer [B, FEATURE_DIM], float32.
+    Maps images [B, H, W, C] of grey levels 0 to 255, whole or not, to logits [B, num_classes] and the hidden layer
+    [B, FEATURE_DIM], float32.
     """
 
     num_classes: int
 
     @nn.compact
     def __call__(  # noqa: D102
-        self, images: UInt8[Array, "batch height width channels"]
+        self, images: Num[Array, "batch height width channels"]
     ) -> tuple[Float[Array, "batch classes"], Float[Array, "batch dim"]]:
         x = images.astype(jnp.float32) / 127.5 - 1.0
         width = 32
@@ -149,6 +150,17 @@ def label_agreement(
         raise ValueError(f"images are {images.shape[1:]}, the classifier takes {classifier.image_shape}")
     _check_labels(labels, classifier.num_classes, "labels")
     return float((classifier.logits(images).argmax(axis=1) == labels).mean())
+
+
+def log_probabilities(
+    params: Any, x: Float[Array, "batch height width channels"], *, num_classes: int
+) -> Float[Array, "batch classes"]:
+    """Natural logarithms of the class probabilities of images in [-1, 1], differentiable in them; not quantised.
+
+    `params` are a classifier's. A model that is trained on them must be judged by a classifier of another seed.
+    """
+    logits, _ = Network(num_classes).apply(params, (x + 1.0) * 127.5)
+    return jax.nn.log_softmax(logits)
 
 
 def save_classifier(directory: str | Path, classifier: Classifier) -> None:

@@ -27,6 +27,7 @@ def kept_classifier(
     held_out_label: Integer[np.ndarray, " m"],
     *,
     num_classes: int,
+    seed: int = 0,
     folder: Path | None = None,
 ) -> Classifier:
     """What `train_classifier` gives for these images, trained only if it was not before.
@@ -40,12 +41,15 @@ def kept_classifier(
         held_out_image: real images it is scored on.
         held_out_label: their classes.
         num_classes: number of classes.
+        seed: of its training; another one is another classifier.
         folder: where it is kept; `cache_folder()` if None.
 
     Raises:
         ValueError: as `train_classifier`.
     """
-    digest = hashlib.sha256(f"jax {jax.__version__}, {jax.default_backend()}, {num_classes} classes".encode())
+    digest = hashlib.sha256(
+        f"jax {jax.__version__}, {jax.default_backend()}, {num_classes} classes, seed {seed}".encode()
+    )
     digest.update(Path(module.__file__).read_bytes())
     for array in (image, label, held_out_image, held_out_label):
         digest.update(f"{array.dtype}{array.shape}".encode() + np.ascontiguousarray(array).tobytes())
@@ -54,7 +58,7 @@ def kept_classifier(
         return load_classifier(kept)
     except OSError:  # not there, or no place to look
         pass
-    trained = train_classifier(image, label, held_out_image, held_out_label, num_classes=num_classes)
+    trained = train_classifier(image, label, held_out_image, held_out_label, num_classes=num_classes, seed=seed)
     try:
         kept.parent.mkdir(parents=True, exist_ok=True)
         unfinished = Path(tempfile.mkdtemp(dir=kept.parent))

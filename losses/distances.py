@@ -65,6 +65,18 @@ def elementwise_pseudo_huber(a: Batch, b: Batch, *, c: float = 1e-3) -> PerExamp
     return jnp.mean(squared / (jnp.sqrt(squared + c**2) + c), axis=1)
 
 
+def summed_pseudo_huber(a: Batch, b: Batch, *, c: float) -> PerExample:
+    """Sum over elements of sqrt(d^2 + c^2) - c, where d is the difference of one element (Silvestri et al. 2025).
+
+    iCT in the code of VCT and in diffusers' script, with the c of iCT, 0.00054 sqrt(d) for d elements, which is made
+    for the norm of a whole example: relative to the difference of one element it is sqrt(d) times as large.
+
+    Raises:
+        ValueError: unless c > 0, or for shapes that differ.
+    """
+    return elementwise_pseudo_huber(a, b, c=c) * a[0].size
+
+
 def cauchy(a: Batch, b: Batch, *, c: Array | float) -> PerExample:
     """log(1 + |a - b|^2 / (2 c^2)) with the norm of the whole example (Dao et al. 2024).
 

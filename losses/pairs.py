@@ -117,14 +117,17 @@ def ect(
     k: float = 8.0,
     b: float = 1.0,
     weight: Weight | None = None,
+    sigma_max: float = np.inf,
 ) -> Triple:
     """ln t ~ N(mean, std^2), s = max(0, t - hop), hop = t (1 + k sigmoid(-b t)) / q^(stage + 1).
 
     The weight is 1/(t - s), as on CIFAR-10, unless one of t is given: the ImageNet runs take `edm_weight`. Where the
     hop reaches zero noise, s is exactly 0 and the pair is a denoising pair; at stage 0 with q = 2 that is every
     t <= ln 7. Source: Geng et al. 2024, eq. 12 to 14.
+
+    Levels above `sigma_max` become sigma_max: for paths that end there.
     """
-    t = jnp.exp(mean + std * jax.random.normal(key, (n,)))
+    t = jnp.minimum(jnp.exp(mean + std * jax.random.normal(key, (n,))), sigma_max)
     s, hop = ect_hop(t, stage=stage, q=q, k=k, b=b)
     return t, s, 1 / hop if weight is None else weight(t)
 

@@ -35,6 +35,20 @@ edm = Path(alpha=jnp.ones_like, sigma=lambda t: t)
 linear = Path(alpha=lambda t: 1.0 - t, sigma=lambda t: t)
 """Straight lines: (1 - t) x + t z, t in [0, 1] (Liu et al. 2022; Lipman et al. 2022, with time reversed)."""
 
+
+def linear_to(sigma_max: float = 80.0) -> Path:
+    """The straight lines with the noise level as time: (1 - t/sigma_max) x + t z, t in [0, sigma_max].
+
+    `scaled(linear, sigma_max)` at t/sigma_max. The linear kernel of Silvestri et al. 2025.
+
+    Raises:
+        ValueError: if sigma_max is not positive.
+    """
+    if not sigma_max > 0:
+        raise ValueError(f"sigma_max must be positive, got {sigma_max}")
+    return Path(alpha=lambda t: 1.0 - t / sigma_max, sigma=lambda t: t)
+
+
 trig = Path(alpha=jnp.cos, sigma=jnp.sin)
 """TrigFlow with sigma_data = 1: cos(t) x + sin(t) z, t in [0, pi/2] (Lu & Song 2024)."""
 

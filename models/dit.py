@@ -61,6 +61,7 @@ class DiT(nn.Module):
         unroll: blocks in one iteration of the scan; more of them compile longer and, on a CPU, run faster.
         dtype: compute dtype of the blocks; embeddings, modulation and the last layer stay float32.
         attention: function (q, k, v) -> out over [B, L, H, D].
+        out_channels: of the output; 0 for those of x.
     """
 
     patch: int
@@ -78,6 +79,7 @@ class DiT(nn.Module):
     unroll: int = 1
     dtype: DTypeLike = jnp.float32
     attention: Attention = softmax_attention
+    out_channels: int = 0
 
     @nn.compact
     def __call__(
@@ -89,7 +91,7 @@ class DiT(nn.Module):
         w: Float[Array, " batch"] | None = None,
         *,
         train: bool = False,
-    ) -> Float32[Array, "batch height width channels"]:
+    ) -> Float32[Array, "batch height width out_channels"]:
         """Evaluate the network.
 
         Raises:
@@ -132,6 +134,7 @@ class DiT(nn.Module):
 
         shift, scale = _modulation(condition, 2, self.width, self.double_norm)
         h = _modulate(h, shift, scale, self.double_norm)
+        channels = self.out_channels or channels
         tokens = nn.Dense(self.patch**2 * channels, kernel_init=zeros, name="final")(h)
         return unpatchify(tokens, self.patch, height, width)
 

@@ -65,6 +65,34 @@ def consistency(F: Net, sigma_data: float = 0.5, sigma_min: float = 0.0) -> Net:
     return consistency_function
 
 
+def linear_consistency(F: Net, sigma_data: float = 0.5, sigma_max: float = 80.0, sigma_min: float = 0.0) -> Net:
+    """Consistency function `f(x, t) = c_skip x + c_out F(c_in x, ln(t) / 4)` for x_t = (1 - t/sigma_max) x + t z.
+
+    c_skip and c_out are those of a denoiser on that path, with t - sigma_min and 1 - (t - sigma_min) / (sigma_max -
+    sigma_min) in place of t and alpha, so that f(x, sigma_min) = x; the denominator of c_out keeps t, as in
+    `consistency`. The linear kernel of Silvestri et al. 2025.
+
+    Raises:
+        ValueError: unless sigma_data > 0 and 0 <= sigma_min < sigma_max.
+    """
+    _require_positive("sigma_data", sigma_data)
+    if not 0.0 <= sigma_min < sigma_max < math.inf:
+        raise ValueError(f"linear_consistency needs 0 <= sigma_min < sigma_max, got {sigma_min} and {sigma_max}")
+
+    def consistency_function(
+        x: Float[Array, "batch *shape"], t: Float[Array, " batch"]
+    ) -> Float[Array, "batch *shape"]:
+        x, t = at_least_float32(x), at_least_float32(t)
+        total = jnp.square(t) + jnp.square((1.0 - t / sigma_max) * sigma_data)
+        shifted = t - sigma_min
+        alpha = 1.0 - shifted / (sigma_max - sigma_min)
+        c_skip = sigma_data**2 * alpha / (jnp.square(shifted) + jnp.square(sigma_data * alpha))
+        c_out = shifted * sigma_data / jnp.sqrt(total)
+        return expand(c_skip, x) * x + expand(c_out, x) * _inner(F, x, t, total)
+
+    return consistency_function
+
+
 def trigflow(F: Net, sigma_data: float = 0.5) -> Net:
     """Function `cos(t) x - sigma_data sin(t) F(x / sigma_data, t)` for x_t = cos(t) x + sin(t) sigma_data z.
 

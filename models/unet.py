@@ -45,6 +45,7 @@ class SongUNet(nn.Module):
         dropout: rate in each block while training; key `dropout`.
         dtype: compute dtype of the blocks; embeddings and the last convolution stay float32.
         attention: function (q, k, v) -> out over [B, L, H, D].
+        out_channels: of the output; 0 for those of x.
     """
 
     noise_embedding: Callable[[Array], Array]
@@ -63,6 +64,7 @@ class SongUNet(nn.Module):
     dropout: float = 0.0
     dtype: DTypeLike = jnp.float32
     attention: Attention = softmax_attention
+    out_channels: int = 0
 
     @nn.compact
     def __call__(
@@ -75,7 +77,7 @@ class SongUNet(nn.Module):
         *,
         augment: Float[Array, "batch augment"] | None = None,
         train: bool = False,
-    ) -> Float32[Array, "batch height width channels"]:
+    ) -> Float32[Array, "batch height width out_channels"]:
         """Evaluate the network.
 
         Args:
@@ -149,7 +151,7 @@ class SongUNet(nn.Module):
                 h = block(f"dec_{size}_block{i}", h, channels, attend and i == self.blocks)
 
         h = nn.silu(self.norm(h, jnp.float32, f"dec_{size}_aux_norm"))
-        return conv(x.shape[-1], 3, jnp.float32, f"dec_{size}_aux_conv", tiny_init)(h)
+        return conv(self.out_channels or x.shape[-1], 3, jnp.float32, f"dec_{size}_aux_conv", tiny_init)(h)
 
     def _embed(self, t: Array, labels: Array | None, s: Array | None, w: Array | None, augment: Array | None) -> Array:
         """Noise level, second one, guidance scale, label and augmentation, added and passed through two layers."""

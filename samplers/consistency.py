@@ -4,10 +4,12 @@ import jax
 import jax.numpy as jnp
 
 from .noise import fresh
-from .types import Array, Batch, Keys, Net, Path, Times, check_times, full
+from .types import Array, Batch, Keys, Net, Noise, Path, Times, check_times, full
 
 
-def multistep_consistency(net: Net, x: Batch, times: Times, keys: Keys, *, path: Path, sigma_min: float = 0.0) -> Batch:
+def multistep_consistency(
+    net: Net, x: Batch, times: Times, keys: Keys, *, path: Path, sigma_min: float = 0.0, noise: Noise | None = None
+) -> Batch:
     """Denoise at times[0], noise again to times[1], denoise, ...; never noises after the last denoise.
 
     Args:
@@ -18,6 +20,8 @@ def multistep_consistency(net: Net, x: Batch, times: Times, keys: Keys, *, path:
         path: Where to noise to: alpha(t) x + sigma(t) z.
         sigma_min: Noise that f leaves in its output. CM and iCT, whose f ends at 0.002, noise again with standard
             deviation sqrt(sigma(t)^2 - sigma_min^2); ECT and sCM, whose f ends at 0, with sigma(t).
+        noise: What an estimate of the data is noised with; standard normal by default. A model with a learned coupling
+            draws it given that estimate (Silvestri et al. 2025).
 
     Source: Song et al. 2023, alg. 1.
 
@@ -32,7 +36,7 @@ def multistep_consistency(net: Net, x: Batch, times: Times, keys: Keys, *, path:
     def noise_and_denoise(x: Batch, step: tuple[Array, Array]) -> tuple[Batch, None]:
         number, t = step
         sigma = jnp.sqrt(path.sigma(t) ** 2 - sigma_min**2)
-        x_t = path.alpha(t) * x + sigma * fresh(keys, number, x)
+        x_t = path.alpha(t) * x + sigma * (noise or fresh)(keys, number, x)
         return net(x_t, full(t, x)).astype(x.dtype), None
 
     later = jnp.asarray(grid[1:], jnp.result_type(float))

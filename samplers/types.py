@@ -22,6 +22,9 @@ Net: TypeAlias = Callable[[Array, Array], Array]
 FlowMap: TypeAlias = Callable[[Array, Array, Array], Array]
 """flow_map(x[B, ...], t[B], s[B]) -> [B, ...], the state at time s <= t"""
 
+Noise: TypeAlias = Callable[[Array, Array, Array], Array]
+"""noise(keys[B], number, x[B, ...]) -> [B, ...], the number-th noise of each sample, which may depend on x"""
+
 Times: TypeAlias = Array | np.ndarray | Sequence[float]
 
 

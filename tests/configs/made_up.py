@@ -44,6 +44,14 @@ SPECIAL: dict[str, dict[str, Any]] = {
     "imagenet256_sit": {"heads": 2},  # XLA on a CPU aborts on heads of one feature in bfloat16
     "imagenet256_mean_flow": {"heads": 2},
     "imagenet256_improved_mean_flow": {"heads": 2, "depth": 2, "head_depth": 1},
+    "digits_vct": {"encoder_width": 8},
+    "cifar10_vct": {"stage_steps": 2, "encoder_channels": 8},
+    "cifar10_vct_ict": {"s1": 20, "encoder_channels": 8},
+    **{
+        f"digits_{name}": {"chain_steps": 3, "early": 1, "last": 1}
+        for name in ("adjoint_matching", "continuous_adjoint")
+    },
+    "digits_draft": {"chain_steps": 3, "last": 2},
 }
 TEACHERS: dict[str, tuple[str, dict[str, Any]]] = {
     "cifar10_cd": ("cifar10_edm", {"ncsnpp": True}),
@@ -64,6 +72,9 @@ TEACHERS: dict[str, tuple[str, dict[str, Any]]] = {
     **{f"digits_{name}": ("digits_teacher", {}) for name in ("ctm", "tcd", "pcm", "lcm", "lcm_lora")},
     "digits_lcf": ("digits_lcm", {}),
     "digits_ayf": ("digits_rectified_flow", {}),
+    "digits_vct": ("digits_teacher", {}),
+    "cifar10_vct": ("cifar10_edm", {}),
+    **{f"digits_{name}": ("digits_rectified_flow", {}) for name in ("adjoint_matching", "continuous_adjoint", "draft")},
     "cifar10_ctm": ("cifar10_edm", {}),
     "imagenet64_ctm": ("imagenet64_edm", {}),
     **{f"mnist_latent_{name}": ("mnist_latent_teacher", {}) for name in ("lcm", "tcd", "pcm")},

@@ -102,6 +102,7 @@ SYSTEMS = {
     "Flow Matching (facebookresearch), torchcfm, SiT": to_data._replace(time_input=lambda tau: tau),
     "Rectified Flow (gnobitab), Consistency-FM": to_data._replace(time_input=lambda tau: 999 * tau),
     "Shortcut": to_data._replace(time_input=lambda tau: tau),
+    "Adjoint Matching, flow models": to_data._replace(time_input=lambda tau: tau),
     "2-Rectified Flow++": to_noise._replace(time_input=lambda tau: jnp.log(tau / (1 - tau)) / 4),
     "MeanFlow": to_noise._replace(time_input=lambda tau: tau),
     "iMF": to_noise,

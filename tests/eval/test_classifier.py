@@ -1,6 +1,7 @@
 import json
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from sklearn.datasets import load_digits
@@ -10,6 +11,7 @@ from eval.classifier import (
     Network,
     label_agreement,
     load_classifier,
+    log_probabilities,
     save_classifier,
     train_classifier,
 )
@@ -85,3 +87,13 @@ def test_digits():
         image[train], digits.target[train], image[held_out], digits.target[held_out], num_classes=10
     )
     assert trained.held_out_accuracy >= 0.985
+
+
+def test_log_probabilities_are_those_of_its_logits_and_can_be_differentiated(classifier, toy):
+    x = jnp.asarray(toy.image[:5]) / 127.5 - 1.0
+    run = lambda x: log_probabilities(classifier.params, x, num_classes=2)
+    expected = jax.nn.log_softmax(classifier.logits(toy.image[:5]))
+    np.testing.assert_allclose(run(x), expected, rtol=1e-3, atol=1e-4)
+    gradient = jax.grad(lambda x: run(x)[:, 0].sum())(x)
+    assert gradient.shape == x.shape
+    assert (run(x + 1e-2 * gradient)[:, 0] > run(x)[:, 0]).all()

@@ -12,7 +12,7 @@ def trainings(monkeypatch, classifier):
     """How often a classifier was trained, in place of training one."""
     calls = []
 
-    def train(image, label, held_out_image, held_out_label, *, num_classes):
+    def train(image, label, held_out_image, held_out_label, *, num_classes, seed):
         calls.append(len(image))
         return classifier
 
@@ -41,6 +41,12 @@ def test_trained_anew_for_other_data(toy, trainings, tmp_path, name):
     array = (toy.image if "image" in name else toy.label)[: 9 if "held" in name else None].copy()
     array.flat[-1] = 1 - min(array.flat[-1], 1)
     keep(toy, tmp_path, **{name: array})
+    assert len(trainings) == 2
+
+
+def test_another_seed_is_another_classifier(toy, trainings, tmp_path):
+    for seed in (0, 1, 1):
+        keep(toy, tmp_path, seed=seed)
     assert len(trainings) == 2
 
 

@@ -147,3 +147,16 @@ def test_impossible_shapes_are_refused(shape, heads, message):
     module = DiT(patch=2, width=16, depth=1, heads=heads)
     with pytest.raises(ValueError, match=message):
         jax.eval_shape(module.init, jax.random.key(0), jnp.zeros(shape), jnp.zeros(2))
+
+
+def test_another_number_of_channels_comes_out_of_the_same_body():
+    x, t = jnp.zeros((3, 4, 4, 1)), jnp.zeros(3)
+    shapes = []
+    for channels in (0, 2):
+        module = DiT(patch=2, width=8, depth=1, heads=2, out_channels=channels)
+        out, params = jax.eval_shape(module.init_with_output, jax.random.key(0), x, t)
+        assert out.shape == (3, 4, 4, channels or 1)
+        shapes.append(params["params"])
+    one, two = shapes
+    assert two.pop("final")["bias"].shape == (2 * one.pop("final")["bias"].shape[0],)
+    assert one == two

@@ -229,3 +229,34 @@ def test_an_edm_network_as_a_velocity_is_exact_on_gaussian_data_and_finite_at_bo
     slope = jax.jvp(lambda t: v(x, t), (t,), (jnp.ones(3),))[1]
     assert jnp.isfinite(slope).all()
     assert jnp.isfinite(v(x, t)).all()
+
+
+@pytest.mark.parametrize("sigma_min", [0.0, 0.002])
+def test_the_linear_kernel_is_data_at_sigma_min_and_noise_at_sigma_max(sigma_min):
+    F = lambda x, c_noise: jnp.ones_like(x)
+    f = preconditioning.linear_consistency(F, SIGMA_DATA, sigma_min=sigma_min)
+    x = X[:2]
+    np.testing.assert_array_equal(f(x, jnp.full(2, sigma_min)), x)
+    np.testing.assert_allclose(f(x, jnp.full(2, 80.0)), SIGMA_DATA * (80 - sigma_min) / 80, rtol=1e-6)
+
+
+def test_without_a_boundary_the_linear_kernel_is_the_denoiser_of_its_path():
+    """For data N(0, sigma_data^2) that is c_skip x alone: sigma_data^2 alpha / (sigma_data^2 alpha^2 + t^2) x."""
+    t, s = np.asarray(TIMES, np.float64)[:, None, None], SIGMA_DATA
+    alpha = 1 - t / 80
+    total = s**2 * alpha**2 + t**2
+    f = preconditioning.linear_consistency(zero, s)(X, TIMES)
+    np.testing.assert_allclose(f, s**2 * alpha / total * X, rtol=1e-4, atol=1e-6)
+    seen = []
+
+    def F(x, c_noise):
+        seen.append((x, c_noise))
+        return jnp.ones_like(x)
+
+    out = preconditioning.linear_consistency(F, s)(X, TIMES)
+    np.testing.assert_allclose(out - f, np.broadcast_to(t * s / np.sqrt(total), X.shape), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(seen[0][0], X / np.sqrt(total), rtol=1e-5)
+    np.testing.assert_allclose(seen[0][1], np.log(TIMES) / 4, rtol=1e-6)
+    for wrong in (-0.1, 80.0):
+        with pytest.raises(ValueError, match="sigma_min < sigma_max"):
+            preconditioning.linear_consistency(zero, s, sigma_min=wrong)

@@ -136,3 +136,16 @@ def test_with_a_half_precision_body_every_block_is_in_half_precision(module):
     }
     assert len(blocks) > 10
     assert set(blocks.values()) == {jnp.dtype("bfloat16")}, blocks
+
+
+def test_another_number_of_channels_comes_out_of_the_same_body():
+    shapes = []
+    for channels in (0, 6):
+        module = ddpmpp(channels=8, multipliers=(1,), blocks=1).clone(out_channels=channels)
+        x = jnp.zeros((2, 8, 8, 3))
+        out, params = jax.eval_shape(module.init_with_output, jax.random.key(0), x, jnp.zeros(2))
+        assert out.shape == (2, 8, 8, channels or 3)
+        shapes.append(params["params"])
+    one, two = shapes
+    assert two.pop("dec_8x8_aux_conv") != one.pop("dec_8x8_aux_conv")
+    assert one == two

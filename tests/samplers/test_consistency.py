@@ -123,3 +123,18 @@ def test_state_keeps_its_dtype():
             lambda x, t: x.astype(jnp.bfloat16), jnp.ones((2, 3)), times, sample_keys(0, jnp.arange(2)), path=EDM
         )
         assert got.dtype == jnp.float32
+
+
+def test_later_steps_may_draw_their_noise_from_the_estimate():
+    """The first step starts from what it is given; then x_t = alpha x + sigma noise(x), each draw with its number."""
+    keys, x = sample_keys(0, jnp.arange(3)), jnp.ones((3, 2))
+
+    def noise(keys, number, x):
+        return 0.3 * x + number + 0 * jax.vmap(lambda key: jax.random.normal(key, (2,)))(keys)
+
+    run = partial(multistep_consistency, lambda x, t: x / 2, x, [2.0, 1.0, 0.5], keys, path=EDM)
+    first = 0.5
+    second = (first + 1.0 * (0.3 * first + 1)) / 2
+    third = (second + 0.5 * (0.3 * second + 2)) / 2
+    np.testing.assert_allclose(run(noise=noise), third, rtol=1e-6)
+    np.testing.assert_array_equal(run(noise=samplers.consistency.fresh), run())
