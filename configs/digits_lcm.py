@@ -6,7 +6,9 @@ One DDIM step of the teacher out of 50 on Stable Diffusion's schedule, or by --c
 DPM-Solver++. The teacher is guided by a random scale for each example, which the network is given too. Scales are
 ours, 1 is none: LCM's w is one less.
 
-Differs from the paper: pixels of digits instead of latents; the scale is embedded as it is and not a thousand fold.
+Differs from the paper: pixels of digits instead of latents; the scale is embedded as it is and not a thousand fold; and
+a distance that is nearly l2. With the published huber_c = 1e-3, nearly l1, fd_pixels_2k is 0.346, 0.478, 0.608, 0.854 in
+1, 2, 4 and 8 steps, with 1 it is 0.338, 0.372, 0.388, 0.443.
 """
 
 import itertools
@@ -37,7 +39,7 @@ def get_config() -> ConfigDict:
             "solver_steps": 50,
             "second_order": False,  # DPM-Solver++ (2S) instead of DDIM: two calls of the teacher
             "guidance_range": (1.0, 2.0),
-            "huber_c": 1e-3,
+            "huber_c": 1.0,
             "target_decay": 0.95,
             "learning_rate": 1e-3,
             "step_counts": (1, 2, 4, 8),
