@@ -33,7 +33,7 @@ def get_config() -> ConfigDict:
             "lora_rank": 8,
             "solver_steps": 50,
             "guidance": 1.0,
-            "huber_c": 1e-3,
+            "huber_c": 1.0,
             "learning_rate": 1e-3,
             "step_counts": (1, 2, 4, 8),
         }
