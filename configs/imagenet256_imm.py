@@ -22,11 +22,11 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
-from configs import flow_maps, glue, imagenet256_shortcut
+from configs import flow_maps, glue, imagenet256, imagenet256_shortcut
 from losses import conversions, imm_weight, inductive_moment_matching, linear, scaled, triples
 from losses.types import FlowMap, Loss
 from models import guide
-from train import Batch, Context, Experiment, Params
+from train import Batch, Context, Experiment, Params, averages
 
 
 def get_config() -> ConfigDict:
@@ -62,7 +62,7 @@ def get_config() -> ConfigDict:
 
 def build(config: ConfigDict) -> Experiment:
     """The experiment of these values."""
-    space = imagenet256_shortcut.space_of(config)
+    space = imagenet256.space(config)
     source = space.source
     model = imagenet256_shortcut.network(config, source.num_classes, time_scale=config.time_scale)
     path, jump = scaled(linear, config.sigma_data), conversions.euler_jump(config.sigma_data)
@@ -107,5 +107,6 @@ def build(config: ConfigDict) -> Experiment:
         init=glue.initialiser(model, source),
         objective=objective,
         optimizer=optax.adam(config.learning_rate),
-        **imagenet256_shortcut.fields(config, space, samplers),
+        averages={"ema": partial(averages.constant, decay=config.average_decay)},
+        **imagenet256.fields(config, space, samplers),
     )

@@ -24,7 +24,7 @@ import optax
 from ml_collections import ConfigDict
 
 import train
-from configs import glue, imagenet256_mean_flow, latents
+from configs import glue, imagenet256, imagenet256_mean_flow
 from losses import conversions, improved_mean_flow, pairs, power_law_guidance
 from losses.improved_mean_flow import Guidance, TwoHeads
 from losses.types import FlowMap, Loss
@@ -101,7 +101,7 @@ def network(config: ConfigDict, num_classes: int) -> InContextDiT:
 
 def build(config: ConfigDict) -> Experiment:
     """The experiment of these values."""
-    space = imagenet256_mean_flow.space_of(config)
+    space = imagenet256.space(config)
     shape, classes = space.source.shape, space.source.num_classes
     model = network(config, classes)
 
@@ -131,7 +131,7 @@ def build(config: ConfigDict) -> Experiment:
         objective=objective,
         optimizer=optax.adamw(rate, b2=0.95, weight_decay=0.0),
         averages={"ema": partial(averages.constant, decay=config.average_decay)},
-        **imagenet256_mean_flow.fields(config, space, latents.decoded(samplers, space)),
+        **imagenet256.fields(config, space, samplers),
     )
 
 

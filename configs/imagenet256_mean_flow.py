@@ -25,7 +25,7 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
-from configs import glue, latents, mean_flows
+from configs import glue, imagenet256, mean_flows
 from losses import pairs
 from losses.types import Loss
 from models import SIZES as WIDTHS
@@ -33,7 +33,6 @@ from models import DiT
 from models.dit import Size
 from train import Batch, Context, Experiment, Params, averages
 
-SHAPE, CLASSES = (32, 32, 4), 1000
 NETWORKS = {**WIDTHS, "M": Size(width=1024, depth=16, heads=16)}
 HALF = {"omega": 1.0, "kappa": 0.5, "guided_times": (0.0, 1.0)}
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -91,11 +90,6 @@ def get_config(size: str = "B/4") -> ConfigDict:
     )
 
 
-def space_of(config: ConfigDict) -> latents.Space:
-    """The latents in the folder config.latents, and the decoder of config.autoencoder_run."""
-    return latents.space(config.latents, config.autoencoder_run, shape=SHAPE, num_classes=CLASSES)
-
-
 def network(config: ConfigDict, num_classes: int) -> DiT:
     """The transformer of SiT, told t and t - s."""
     return DiT(
@@ -112,7 +106,7 @@ def network(config: ConfigDict, num_classes: int) -> DiT:
 
 def build(config: ConfigDict) -> Experiment:
     """The experiment of these values."""
-    space = space_of(config)
+    space = imagenet256.space(config)
     classes = space.source.num_classes
     model = network(config, classes)
 
@@ -127,23 +121,5 @@ def build(config: ConfigDict) -> Experiment:
         objective=objective,
         optimizer=optax.adamw(config.learning_rate, b2=0.95, weight_decay=0.0),
         averages={"ema": partial(averages.constant, decay=config.average_decay)},
-        **fields(config, space, latents.decoded(samplers, space)),
+        **imagenet256.fields(config, space, samplers),
     )
-
-
-def fields(config: ConfigDict, space: latents.Space, samplers: tuple[Any, ...]) -> dict[str, Any]:
-    """The fields of an Experiment that the runs on these latents have in common."""
-    every, drawn = config.checkpoint_every, min(space.source.num_classes, 10)
-    return {
-        "samplers": samplers,
-        "periodic": (glue.grids_of_samples(samplers[0], every=every, average="ema", num_classes=drawn),),
-        "judge": latents.pixel_judge(space),
-        "judged_average": "ema",
-        "judged_samples": config.judged_samples,
-        "steps": config.steps,
-        "accumulate": config.accumulate,
-        "fsdp": config.fsdp,
-        "log_every": config.log_every,
-        "checkpoint_every": config.checkpoint_every,
-        **latents.latent_data(space, seed=config.seed, batch_size=config.batch_size),
-    }

@@ -24,13 +24,12 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
-from configs import flow_maps, glue, latents
+from configs import flow_maps, glue, imagenet256
 from losses import shortcut
 from losses.types import AverageVelocity, Loss
 from models import DiT
 from train import Batch, Context, Experiment, Params, averages
 
-SHAPE, CLASSES = (32, 32, 4), 1000
 VARIANTS: dict[str, dict[str, Any]] = {
     "B": {"width": 768, "depth": 12, "heads": 12},
     "XL": {"width": 1152, "depth": 28, "heads": 16},
@@ -85,11 +84,6 @@ def common() -> ConfigDict:
     )
 
 
-def space_of(config: ConfigDict) -> latents.Space:
-    """The latents in the folder config.latents, and the decoder of config.autoencoder_run."""
-    return latents.space(config.latents, config.autoencoder_run, shape=SHAPE, num_classes=CLASSES)
-
-
 def network(config: ConfigDict, num_classes: int, *, time_scale: float) -> DiT:
     """The transformer of the paper, told a second time."""
     return DiT(
@@ -102,26 +96,6 @@ def network(config: ConfigDict, num_classes: int, *, time_scale: float) -> DiT:
         time_scale=time_scale,
         dtype=jnp.bfloat16 if config.bfloat16 else jnp.float32,
     )
-
-
-def fields(config: ConfigDict, space: latents.Space, samplers: Any) -> dict[str, Any]:
-    """The fields of an Experiment that runs on these latents have in common; samples are decoded."""
-    images = latents.decoded(samplers, space)
-    picture = glue.grids_of_samples(images[0], every=config.checkpoint_every, average="ema", num_classes=10)
-    return {
-        "averages": {"ema": partial(averages.constant, decay=config.average_decay)},
-        "samplers": images,
-        "periodic": (picture,),
-        "judge": latents.pixel_judge(space),
-        "judged_average": "ema",
-        "judged_samples": config.judged_samples,
-        "steps": config.steps,
-        "accumulate": config.accumulate,
-        "fsdp": config.fsdp,
-        "log_every": config.log_every,
-        "checkpoint_every": config.checkpoint_every,
-        **latents.latent_data(space, seed=config.seed, batch_size=config.batch_size),
-    }
 
 
 def guided_where_smallest(
@@ -140,7 +114,7 @@ def guided_where_smallest(
 
 def build(config: ConfigDict) -> Experiment:
     """The experiment of these values."""
-    space = space_of(config)
+    space = imagenet256.space(config)
     source = space.source
     model = network(config, source.num_classes, time_scale=1.0)
     u_of = flow_maps.average_velocity(model, flow_maps.log2_step)
@@ -169,5 +143,6 @@ def build(config: ConfigDict) -> Experiment:
         init=glue.initialiser(model, source),
         objective=objective,
         optimizer=optax.adamw(config.learning_rate, b2=0.999, weight_decay=config.weight_decay),
-        **fields(config, space, samplers),
+        averages={"ema": partial(averages.constant, decay=config.average_decay)},
+        **imagenet256.fields(config, space, samplers),
     )

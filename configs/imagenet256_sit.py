@@ -26,15 +26,13 @@ import numpy as np
 import optax
 from ml_collections import ConfigDict
 
-from configs import glue, latents
+from configs import glue, imagenet256
 from losses import linear, rectified_flow
 from losses.types import Loss, Net
 from models import DiT, dit, preconditioning
 from samplers import diffusions, euler_maruyama, grids, heun
 from samplers.noise import initial
 from train import Batch, Context, Experiment, Params, Sampler, averages
-
-SHAPE, CLASSES = (32, 32, 4), 1000
 
 
 def get_config(size: str = "XL") -> ConfigDict:
@@ -75,11 +73,6 @@ def get_config(size: str = "XL") -> ConfigDict:
     )
 
 
-def space_of(config: ConfigDict) -> latents.Space:
-    """The latents in the folder config.latents, and the decoder of config.autoencoder_run."""
-    return latents.space(config.latents, config.autoencoder_run, shape=SHAPE, num_classes=CLASSES)
-
-
 def network(config: ConfigDict, num_classes: int) -> DiT:
     """The transformer; its time input is t itself, as in the code, where it is 1 - t."""
     return DiT(
@@ -105,7 +98,7 @@ def guide_channels(net: Net, reference: Net, *, scale: float, channels: int) -> 
 
 def build(config: ConfigDict) -> Experiment:
     """The experiment of these values."""
-    space = space_of(config)
+    space = imagenet256.space(config)
     source = space.source
     model = network(config, source.num_classes)
 
@@ -135,22 +128,10 @@ def build(config: ConfigDict) -> Experiment:
         Sampler(f"euler_maruyama {config.sde_steps}", calls * config.sde_steps, stochastic),
         glue.ode_sampler(f"heun {n}", heun, calls * (2 * n - 1), guided, source.shape, grids.linear(n), path=linear),
     )
-    images = latents.decoded(samplers, space)
-    picture = glue.grids_of_samples(images[1], every=config.checkpoint_every, average="ema", num_classes=10)
     return Experiment(
         init=glue.initialiser(model, source),
         objective=objective,
         optimizer=optax.adam(config.learning_rate),
         averages={"ema": partial(averages.constant, decay=config.average_decay)},
-        samplers=images,
-        periodic=(picture,),
-        judge=latents.pixel_judge(space),
-        judged_average="ema",
-        judged_samples=config.judged_samples,
-        steps=config.steps,
-        accumulate=config.accumulate,
-        fsdp=config.fsdp,
-        log_every=config.log_every,
-        checkpoint_every=config.checkpoint_every,
-        **latents.latent_data(space, seed=config.seed, batch_size=config.batch_size),
+        **imagenet256.fields(config, space, samplers, drawn=1),
     )

@@ -5,6 +5,8 @@ but for `lcm`, `ordered` and the logit-normal laws, whose t is their path's. Bin
 numbers with partial.
 """
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -178,8 +180,7 @@ def ordered(key: Key, n: int, *, times: Times = uniform, to_data: float = 0.0, s
 
 def sorted_logit_normal(key: Key, n: int, *, mean: float = -0.4, std: float = 1.0) -> Triple:
     """The larger and the smaller of two draws of logit t ~ N(mean, std^2), weight 1 (Geng et al. 2025)."""
-    draws = logit_normal(key, 2 * n, mean=mean, std=std).reshape(2, n)
-    return draws.max(axis=0), draws.min(axis=0), jnp.ones_like(draws[0])
+    return ordered(key, n, times=partial(logit_normal, mean=mean, std=std))
 
 
 def capped_logit_normal(

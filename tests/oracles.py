@@ -107,20 +107,6 @@ def gaussian_average_velocity(data: Gaussian, x_t: Array, t: Any, s: Any) -> Arr
 
 
 @_compiled
-def gaussian_mean_velocity(data: Gaussian, path: paths.Path, x_t: Array, t: Any, s: Any) -> Array:
-    """Mean of the velocity from x_t at t back to s, on the straight path alone; the velocity itself where s = t.
-
-    (x_t - X) / (t - s) with the difference of the variances divided by t - s on paper: no 0/0.
-    """
-    if path is not paths.linear:
-        raise ValueError("this form is that of the straight path")
-    at_t, at_s = (_marginal(data.std, path, _like(r, x_t)) for r in (t, s))
-    both = _like(t, x_t) + _like(s, x_t)
-    slope = (both - (2 - both) * data.std**2) / (at_t.variance + jnp.sqrt(at_t.variance * at_s.variance))
-    return -data.mean + slope * (x_t - at_t.alpha * data.mean)
-
-
-@_compiled
 def gaussian_consistency(data: Gaussian, path: paths.Path, x_t: Array, t: Any, end: float = 0.0) -> Array:
     """Consistency function f(x_t, t): the flow map to time `end`."""
     return gaussian_flow_map(data, path, x_t, t, end)

@@ -2,16 +2,7 @@ import jax
 import pytest
 
 import data
-from configs import (
-    cifar10,
-    flows,
-    imagenet,
-    imagenet256_mean_flow,
-    imagenet256_shortcut,
-    imagenet256_sit,
-    latents_ilct,
-    mnist_latents,
-)
+from configs import cifar10, flows, imagenet, imagenet256, latents_ilct, mnist_latents
 from tests.configs import made_up
 
 
@@ -46,9 +37,7 @@ def small_data(monkeypatch):
     monkeypatch.setattr(imagenet, "LATENT_SHAPE", made_up.LATENT_SHAPE)
     monkeypatch.setattr(imagenet, "latents", lambda config: made_up.Latents())
     monkeypatch.setattr(mnist_latents, "space", lambda config: made_up.space(made_up.CLASSES))
-    monkeypatch.setattr(imagenet256_shortcut, "space_of", lambda config: made_up.space(made_up.CLASSES))
-    monkeypatch.setattr(imagenet256_sit, "space_of", lambda config: made_up.space(made_up.CLASSES))
-    monkeypatch.setattr(imagenet256_mean_flow, "space_of", lambda config: made_up.space(made_up.CLASSES))
+    monkeypatch.setattr(imagenet256, "space", lambda config: made_up.space(made_up.CLASSES))
     monkeypatch.setattr(latents_ilct, "space_of", lambda config: made_up.space(0))
     monkeypatch.setattr(flows, "pairs_of", lambda config, shape, num_classes: made_up.pairs(shape, num_classes))
     monkeypatch.setattr(data, "tfds_source", lambda name, **options: made_up.images())

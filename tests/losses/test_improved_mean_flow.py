@@ -11,13 +11,13 @@ from losses import improved_mean_flow, power_law_guidance
 from losses.improved_mean_flow import Guidance
 from losses.paths import linear
 from tests.losses.quadrature import posterior_signs, signs
-from tests.oracles import Gaussian, gaussian_mean_velocity, gaussian_velocity
+from tests.oracles import Gaussian, gaussian_average_velocity, gaussian_velocity
 
 DATA = Gaussian(0.7, 0.5)
 
 
 def exact(x, t, s, y, g):
-    return gaussian_mean_velocity(DATA, linear, x, t, s), gaussian_velocity(DATA, linear, x, t)
+    return gaussian_average_velocity(DATA, x, t, s), gaussian_velocity(DATA, linear, x, t)
 
 
 def constant_pairs(t, s):

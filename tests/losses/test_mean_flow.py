@@ -12,7 +12,7 @@ from losses.conversions import average_velocity_to_flow_map
 from losses.mean_flow import parts, total_derivative, which_jump
 from losses.paths import linear
 from tests.losses.quadrature import posterior_signs, signs
-from tests.oracles import Gaussian, gaussian_flow_map, gaussian_mean_velocity, gaussian_velocity
+from tests.oracles import Gaussian, gaussian_average_velocity, gaussian_flow_map, gaussian_velocity
 
 DATA = Gaussian(0.7, 0.5)
 T = jnp.asarray([1.0, 0.8, 0.8, 0.5, 0.4, 0.05])
@@ -20,7 +20,7 @@ S = jnp.asarray([0.0, 0.25, 0.8, 0.0, 0.399, 0.0])
 
 
 def exact(x, t, s, y):
-    return gaussian_mean_velocity(DATA, linear, x, t, s)
+    return gaussian_average_velocity(DATA, x, t, s)
 
 
 def exact_target(v, x_t, t, y):

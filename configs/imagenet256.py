@@ -1,0 +1,40 @@
+"""What the runs on latents of ImageNet at 256 x 256 share: 32 x 32 x 4 numbers an image, 1,000 classes, the judge.
+
+Not a run. The latents are those of Stable Diffusion's autoencoder; samples are decoded, drawn and judged in pixels.
+"""
+
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from configs import glue, latents
+from train import Sampler
+
+SHAPE, CLASSES = (32, 32, 4), 1000
+
+
+def space(config: ConfigDict) -> latents.Space:
+    """The latents in the folder config.latents, and the decoder of config.autoencoder_run."""
+    return latents.space(config.latents, config.autoencoder_run, shape=SHAPE, num_classes=CLASSES)
+
+
+def fields(
+    config: ConfigDict, space: latents.Space, samplers: tuple[Sampler, ...], *, drawn: int = 0
+) -> dict[str, Any]:
+    """The fields of an Experiment that the runs have in common; the sampler of number `drawn` makes the pictures."""
+    images = latents.decoded(samplers, space)
+    classes = min(space.source.num_classes, 10)
+    picture = glue.grids_of_samples(images[drawn], every=config.checkpoint_every, average="ema", num_classes=classes)
+    return {
+        "samplers": images,
+        "periodic": (picture,),
+        "judge": latents.pixel_judge(space),
+        "judged_average": "ema",
+        "judged_samples": config.judged_samples,
+        "steps": config.steps,
+        "accumulate": config.accumulate,
+        "fsdp": config.fsdp,
+        "log_every": config.log_every,
+        "checkpoint_every": config.checkpoint_every,
+        **latents.latent_data(space, seed=config.seed, batch_size=config.batch_size),
+    }
