@@ -16,7 +16,7 @@ import jax
 import optax
 from ml_collections import ConfigDict
 
-from configs import cifar10, glue, mean_flows
+from configs import cifar10, flow_maps, glue, mean_flows
 from losses import mean_flow, pairs
 from losses.types import Loss
 from models import SongUNet, ddpmpp
@@ -74,7 +74,7 @@ def build(config: ConfigDict) -> Experiment:
             c=config.power_c,
         )
 
-    samplers = mean_flows.flow_map_samplers(mean_flows.flow_map_of(model), images.shape, config.step_counts)
+    samplers = flow_maps.flow_map_samplers(mean_flows.flow_map_of(model), images.shape, config.step_counts)
     rate = optax.warmup_constant_schedule(0.0, config.learning_rate, config.warmup_steps)
     return Experiment(
         init=glue.initialiser(model, images),

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 import data
-from configs import digits, digits_students, glue, mean_flows
+from configs import digits, digits_students, flow_maps, glue
 from losses import conversions, improved_mean_flow, pairs
 from losses.improved_mean_flow import Guidance, TwoHeads, unguided
 from losses.types import FlowMap, Loss
@@ -73,7 +73,7 @@ def experiment(config: ConfigDict, source: data.Source, fields: digits.Fields) -
         net = two_heads(model, params)
         return conversions.average_velocity_to_flow_map(lambda x_t, t, s: net(x_t, t, s, labels, unguided(t))[0])
 
-    samplers = mean_flows.flow_map_samplers(flow_map_of, source.shape, config.step_counts)
+    samplers = flow_maps.flow_map_samplers(flow_map_of, source.shape, config.step_counts)
     return Experiment(init=init, objective=objective, **fields(config, source, samplers))
 
 

@@ -15,7 +15,7 @@ import jax
 from ml_collections import ConfigDict
 
 import data
-from configs import digits, digits_students, glue, mean_flows, teachers
+from configs import digits, digits_students, flow_maps, glue, mean_flows, teachers
 from losses import pairs
 from losses.types import Loss
 from train import Batch, Context, Experiment, Params
@@ -67,7 +67,7 @@ def experiment(config: ConfigDict, source: data.Source, fields: digits.Fields) -
         u = mean_flows.mean_velocity(model, params)
         return mean_flows.objective_of(config, u, batch, key, law, num_classes=source.num_classes)
 
-    samplers = mean_flows.flow_map_samplers(mean_flows.flow_map_of(model), source.shape, config.step_counts)
+    samplers = flow_maps.flow_map_samplers(mean_flows.flow_map_of(model), source.shape, config.step_counts)
     return Experiment(
         init=init,
         initial=initial if config.start_run else None,

@@ -25,7 +25,7 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
-from configs import glue, imagenet256, mean_flows
+from configs import flow_maps, glue, imagenet256, mean_flows
 from losses import pairs
 from losses.types import Loss
 from models import SIZES as WIDTHS
@@ -115,7 +115,7 @@ def build(config: ConfigDict) -> Experiment:
         u = mean_flows.mean_velocity(model, params)
         return mean_flows.objective_of(config, u, batch, key, law, num_classes=classes)
 
-    samplers = mean_flows.flow_map_samplers(mean_flows.flow_map_of(model), space.source.shape, config.step_counts)
+    samplers = flow_maps.flow_map_samplers(mean_flows.flow_map_of(model), space.source.shape, config.step_counts)
     return Experiment(
         init=glue.initialiser(model, space.source),
         objective=objective,

@@ -3,7 +3,7 @@
 Not a run.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,6 @@ from configs import glue
 from losses import conversions, guided_velocity, mean_flow
 from losses.mean_flow import LabelledVelocity, Target, which_jump
 from losses.types import FlowMap, Loss, Pairs
-from samplers import flow_map, grids
-from samplers.noise import initial
 from train import Params
 
 
@@ -70,17 +68,6 @@ def drop_labels(key: jax.Array, labels: jax.Array | None, config: ConfigDict, nu
     if not config.drop_jumps:
         dropped &= ~which_jump(len(labels), config.jump_share)
     return jnp.where(dropped, num_classes, labels)
-
-
-def flow_map_samplers(
-    flow_map_of: Callable[[Params, jax.Array | None], FlowMap], shape: Sequence[int], step_counts: Sequence[int]
-) -> tuple[train.Sampler, ...]:
-    """Equal steps on the straight path from pure noise, once for each number of them."""
-
-    def sample(n: int, params: Params, keys: jax.Array, labels: jax.Array | None) -> jax.Array:
-        return flow_map(flow_map_of(params, labels), initial(keys, tuple(shape)), grids.linear(n))
-
-    return tuple(train.Sampler(f"flow map {n}", n, partial(sample, n)) for n in step_counts)
 
 
 def flow_map_of(model: glue.Backbone) -> Callable[[Params, jax.Array | None], FlowMap]:
