@@ -40,7 +40,7 @@ def get_config() -> ConfigDict:
             "first_stage": 0.5,  # share of a run from scratch in which the boundary is 0
             "target_decay": 0.95,
             "learning_rate": 1e-3,
-            "euler_steps": (1, 2, 4, 8),
+            "euler_steps": (1, 2, 4, 8, 32),
         }
     )
     return config

@@ -35,7 +35,7 @@ def get_config() -> ConfigDict:
             "real_pairs": "",
             "improved": False,
             "learning_rate": 1e-3,
-            "euler_steps": (1, 2, 4, 8),
+            "euler_steps": (1, 2, 4, 8, 32),
         }
     )
     return config

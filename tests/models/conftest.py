@@ -54,9 +54,19 @@ class Case:
         return random_params(self.module, self.x, self.t, self.labels, self.s, self.w)
 
     @cached_property
+    def traces(self) -> list[None]:
+        """A None for each time that JAX has traced `value`, which it compiles then."""
+        return []
+
+    @cached_property
     def value(self) -> Any:
         """Compiled function (params, x, t, labels, s, w) -> output, without dropout."""
-        return _quick_jit(self.module.apply)
+
+        def apply(*arguments):
+            self.traces.append(None)
+            return self.module.apply(*arguments)
+
+        return _quick_jit(apply)
 
 
 def unet_case(form: Callable[..., nn.Module], blocks: int, **settings) -> Case:

@@ -101,8 +101,9 @@ def test_a_guided_network_starts_as_the_unguided_one_with_its_parameters(case, q
 
 def test_new_values_do_not_compile_again(case):
     case.value(case.params, case.x, case.t, case.labels, case.s, case.w)
+    compiled = len(case.traces)
     case.value(case.params, 2 * case.x, case.s, case.labels[::-1], case.w, case.t)
-    assert case.value._cache_size() == 1
+    assert len(case.traces) == compiled > 0
 
 
 def test_half_precision_body(case, quick_jit):
