@@ -5,6 +5,7 @@
 
 A step is loss and gradient; the optimizer, which is the same for all, is left out. Operations and bytes are the
 compiler's count for the program on this machine's CPU, where a loop's body counts once: so the blocks are unrolled.
+The recipes are those of step_recipes.py; a line more there is a line more here.
 Times are medians over rounds in each of which every recipe takes a step, on JAX's default device (JAX_PLATFORMS).
 """
 
@@ -14,7 +15,7 @@ import argparse
 import json
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -24,36 +25,9 @@ import jax.numpy as jnp
 from rich.console import Console
 from rich.table import Table
 
-from losses import (
-    consistency,
-    continuous_consistency,
-    conversions,
-    guided_velocity,
-    improved_mean_flow,
-    linear,
-    mean_flow,
-    pairs,
-    rectified_flow,
-    steps,
-    trajectory_consistency,
-    triples,
-)
-from losses.types import Net, PerExample
-from models import DiT, preconditioning
+from models import DiT
 
-BASELINE = "flow matching"
-GRID = pairs.karras_grid(18, sigma_min=0.05, sigma_max=0.95)
-
-
-class Networks(NamedTuple):
-    """Calls of one transformer, told two times and a label, at given parameters."""
-
-    u: Callable[[jax.Array, jax.Array, jax.Array, jax.Array], jax.Array]
-    """(x_t, t, s, labels) -> [B, ...]"""
-    two: Callable[[jax.Array, jax.Array, jax.Array, jax.Array, Any], tuple[jax.Array, jax.Array]]
-    """The same with two outputs, from an image of twice the channels."""
-    null: int
-    """The label that means none."""
+from .step_recipes import BASELINE, RECIPES, Networks, Recipe
 
 
 class Cost(NamedTuple):
@@ -62,73 +36,6 @@ class Cost(NamedTuple):
     operations: float
     bytes_accessed: float
     temporary_bytes: float
-
-
-Recipe = Callable[[Networks, jax.Array, jax.Array, jax.Array], PerExample]
-"""(networks, x, labels, key) -> loss [B]"""
-
-
-# ---- Recipes: a line more is a row more ------------------------------------------------------------------------------
-
-
-def _net(networks: Networks, y: jax.Array) -> Net:
-    return lambda x, t: networks.u(x, t, t, y)
-
-
-def _mean_flow(
-    networks: Networks,
-    x: jax.Array,
-    y: jax.Array,
-    key: jax.Array,
-    *,
-    share: float,
-    omega: float = 1.0,
-    kappa: float = 0.0,
-) -> PerExample:
-    guided = omega != 1 or kappa != 0
-    target = partial(guided_velocity, u=networks.u, null=networks.null, omega=omega, kappa=kappa) if guided else None
-    return mean_flow(networks.u, x, key, y=y, jump_share=share, target=target)[0]
-
-
-def _improved(networks: Networks, x: jax.Array, y: jax.Array, key: jax.Array, *, share: float) -> PerExample:
-    return improved_mean_flow(networks.two, x, key, y=y, jump_share=share)[0]
-
-
-def _ect(networks: Networks, x: jax.Array, y: jax.Array, key: jax.Array) -> PerExample:
-    f = preconditioning.consistency(_net(networks, y))
-    return consistency(f, x, key, pairs=partial(pairs.ect, stage=3))[0]
-
-
-def _sct(networks: Networks, x: jax.Array, y: jax.Array, key: jax.Array) -> PerExample:
-    return continuous_consistency(_net(networks, y), x, key)[0]
-
-
-def _trajectory(networks: Networks, x: jax.Array, y: jax.Array, key: jax.Array) -> PerExample:
-    """TCD's: two jumps of the student and one call of a teacher, here the same network at constant parameters."""
-    jump = conversions.average_velocity_to_flow_map(lambda x_t, t, s: networks.u(x_t, t, s, y))
-    return trajectory_consistency(
-        jump, x, key,
-        triples=partial(triples.tcd, grid=GRID), step=partial(steps.ddim, denoiser=_net(networks, y)), path=linear,
-    )[0]  # fmt: skip
-
-
-RECIPES: dict[str, Recipe] = {
-    BASELINE: lambda networks, x, y, key: rectified_flow(_net(networks, y), x, key)[0],
-    "MeanFlow, s < t in all": partial(_mean_flow, share=1.0),
-    "MeanFlow, s < t in 1/2": partial(_mean_flow, share=0.5),
-    "MeanFlow, s < t in 1/4": partial(_mean_flow, share=0.25),
-    "MeanFlow, all, guided": partial(_mean_flow, share=1.0, omega=2.0),
-    "MeanFlow, all, guided, kappa": partial(_mean_flow, share=1.0, omega=1.0, kappa=0.5),
-    "MeanFlow, 1/4, guided, kappa": partial(_mean_flow, share=0.25, omega=1.0, kappa=0.5),
-    "improved MeanFlow, all": partial(_improved, share=1.0),
-    "improved MeanFlow, 1/2": partial(_improved, share=0.5),
-    "ECT": _ect,
-    "sCT": _sct,
-    "TCD": _trajectory,
-}
-
-
-# ---- Measuring -------------------------------------------------------------------------------------------------------
 
 
 class Program(NamedTuple):

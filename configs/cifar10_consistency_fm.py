@@ -8,9 +8,10 @@ not said. Ours: not run.
 
 Differs from the released code: the boundary is 0 and then 0.9, as its configs say; the code itself overwrites it with
 1 throughout, so that we do not know which of the two the number is of. The target has the averaged weights of the
-paper, where the code has the current ones. The average's decay grows with the step in the same way. Network time t
-instead of 999 t.
+paper, where the code has the current ones. Network time 999 t, where theirs is 999 (1 - t).
 """
+
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +23,7 @@ from losses import consistency_flow_matching, linear
 from losses.types import Loss, Net
 from models import ddpmpp, preconditioning
 from samplers import euler, grids
-from train import Batch, Context, Experiment, Params
+from train import Batch, Context, Experiment, Params, averages
 
 
 def get_config() -> ConfigDict:
@@ -34,6 +35,7 @@ def get_config() -> ConfigDict:
             "steps": 200_000,
             "multipliers": (1, 2, 2, 2),
             "dropout": 0.0,
+            "time_scale": 999.0,
             "segments": 2,
             "delta": 1e-3,
             "alpha": 1e-5,
@@ -55,7 +57,7 @@ def build(config: ConfigDict) -> Experiment:
     model = cifar10.unet(ddpmpp, config)
 
     def velocity(params: Params, labels: jax.Array | None, dropout: jax.Array | None = None) -> Net:
-        return preconditioning.velocity(glue.bind(model, params, labels, dropout))
+        return preconditioning.velocity(glue.bind(model, params, labels, dropout), config.time_scale)
 
     def objective(params: Params, batch: Batch, key: jax.Array, context: Context) -> Loss:
         key_loss, key_dropout = jax.random.split(key)
@@ -71,9 +73,6 @@ def build(config: ConfigDict) -> Experiment:
             target=velocity(context.averages["ema"], labels, key_dropout),
         )
 
-    def decay(step: jax.Array) -> jax.Array:
-        return jnp.minimum(config.average_decay, (1.0 + step) / (10.0 + step))
-
     rate = optax.warmup_constant_schedule(0.0, config.learning_rate, config.warmup_steps)
     samplers = tuple(
         glue.ode_sampler(f"euler {n}", euler, n, velocity, images.shape, grids.linear(n), path=linear)
@@ -83,6 +82,6 @@ def build(config: ConfigDict) -> Experiment:
         init=glue.initialiser(model, images),
         objective=objective,
         optimizer=optax.chain(optax.clip_by_global_norm(config.clip), optax.adam(rate)),
-        averages={"ema": decay},
+        averages={"ema": partial(averages.ramped, decay=config.average_decay)},
         **cifar10.fields(config, images, samplers, flip=True),
     )

@@ -1,12 +1,15 @@
 """Operations of a step, counted by the compiler; nothing is timed here."""
 
+import jax
+import numpy as np
 import pytest
 
-from benchmarks.step_cost import BASELINE, RECIPES, Cost, cost, programs, rows_of, table
+from benchmarks.step_cost import Cost, cost, programs, rows_of, table
+from benchmarks.step_recipes import BASELINE, RECIPES
 from models import DiT
 
-ASKED = (BASELINE, "MeanFlow, s < t in all", "MeanFlow, s < t in 1/4")
-WIDTH, TOKENS, BATCH, DEPTH = 64, 64, 4, 2
+ASKED = (BASELINE, "MeanFlow, s < t in all", "MeanFlow, s < t in 1/4", "Shortcut, 1/8", "Consistency-FM")
+WIDTH, TOKENS, BATCH, DEPTH = 64, 64, 8, 2
 
 
 @pytest.fixture(scope="module")
@@ -23,10 +26,29 @@ def test_the_baseline_is_three_times_a_forward_pass(costs):
 
 
 def test_the_derivative_costs_a_third_of_a_step_and_where_s_is_t_nothing(costs):
-    everywhere, quarter = (costs[name].operations / costs[BASELINE].operations for name in ASKED[1:])
+    everywhere, quarter = (costs[name].operations / costs[BASELINE].operations for name in ASKED[1:3])
     assert 1.25 < everywhere <= 1.4
     assert 1.05 < quarter < 1.13
     assert abs((quarter - 1) / (everywhere - 1) - 0.25) < 0.05
+
+
+def test_calls_without_a_gradient_cost_a_third_of_a_step_each(costs):
+    """Two of them on an eighth of the rows, and one on all."""
+    eighth, one = (costs[name].operations / costs[BASELINE].operations for name in ASKED[3:])
+    np.testing.assert_allclose([eighth, one], [1 + 2 / 3 / 8, 1 + 1 / 3], atol=0.03)
+
+
+@pytest.mark.slow
+def test_flow_maps_and_moments_can_be_counted():
+    """Traced, not compiled."""
+    model = DiT(2, 16, 1, 2, num_classes=10, second_time=True)
+    names = ("LSD, 1/4", "ESD, 1/4", "PSD, 1/4", "Align Your Flow, Eulerian", "IMM")
+    traced = programs({name: RECIPES[name] for name in names}, model, shape=(4, 4, 4), batch=BATCH)
+    for program in traced.values():
+        loss, gradient = jax.eval_shape(program.step, *program.inputs)
+        assert loss.shape == ()
+        shapes = [jax.tree.map(lambda leaf: leaf.shape, tree) for tree in (gradient, program.inputs[0])]
+        assert shapes[0] == shapes[1]
 
 
 def test_rows_are_multiples_of_the_baseline():

@@ -163,7 +163,9 @@ MILLIONS = [
     ("cifar10_ctm", "", 55.7),  # that of its teacher, told a second time
     ("imagenet64_ctm", "", 295.9),
     ("cifar10_reflow", "", 55.7),
-    ("cifar10_consistency_fm", "", 61.8),  # DDPM++ of Song et al. 2021
+    ("cifar10_rectified_flow", "", 61.8),  # DDPM++ of Song et al. 2021
+    ("cifar10_consistency_fm", "", 61.8),
+    ("cifar10_mean_flow", "", 55),  # "about 55 M" in MeanFlow's paper, from memory
     ("stable_lcm", "", 859.5),
     ("imagenet256_shortcut", "B", 130.0),  # those of DiT
     ("imagenet256_shortcut", "XL", 675.0),

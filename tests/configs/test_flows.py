@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 
 import data
-from configs import digits_consistency_fm, digits_reflow, flows
-from losses import rectified_flow, reflow, scaled_pseudo_huber
+from configs import digits_consistency_fm, digits_reflow, flows, teachers
+from losses import linear, rectified_flow, reflow, scaled_pseudo_huber
 from samplers import heun, noise, sample_keys
+from tests.configs import made_up
 from tests.configs.made_up import module, small
 from train import Context, restore_average
+from train.state import check_initial
 
 SHAPE = (8, 8, 1)
 FLOW = "digits_rectified_flow"
@@ -148,6 +150,37 @@ def test_a_student_starts_at_the_averaged_weights_of_its_flow(name, runs):
     expected, _ = restore_average(runs(FLOW), "power_0.05")
     jax.tree.map(np.testing.assert_array_equal, initial(), expected)
     assert student(name).initial is None
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("small_data")
+def test_an_edm_run_is_a_2_rectified_flow_as_it_is(runs):
+    """Of the weights of any run of cifar10_edm.py, wherever they came from: one step returns its denoiser D.
+
+    Two mix D with the start's noise and ask D again. A run of the other network is refused.
+    """
+    workdir = runs("cifar10_edm", ncsnpp=True)
+    experiment = student("cifar10_reflow", teacher_run=str(workdir))
+    assert experiment.initial is not None
+    params, expected = experiment.initial(), jax.eval_shape(lambda: experiment.init(jax.random.key(0)))
+    check_initial(params, expected)
+    teacher = teachers.teacher(str(workdir), shape=made_up.SHAPE, num_classes=0, sigma_data=0.5)
+    D = teacher.diffusion.on_path(teacher.params(), None, linear)
+    keys, t = jax.random.split(jax.random.key(0), 2), jnp.full(2, 1 - 1e-5)
+    z = noise.initial(keys, made_up.SHAPE)
+    one, two = (next(s for s in experiment.samplers if s.nfe == n) for n in (1, 2))
+
+    @jax.jit
+    def by_denoiser(z):
+        first = D(t[0] * z, t)
+        return first, D((first + z) / 2, jnp.full(2, 0.5))
+
+    for sampler, images in zip((one, two), by_denoiser(z), strict=True):
+        np.testing.assert_allclose(jax.jit(sampler.sample)(params, keys, None), images, rtol=1e-3, atol=1e-4)
+    other = student("cifar10_reflow", teacher_run=str(runs("cifar10_edm"))).initial
+    assert other is not None
+    with pytest.raises(ValueError, match="are not those of this network"):
+        check_initial(other(), expected)
 
 
 def test_a_flow_of_another_network_or_none_at_all_is_refused(runs):

@@ -99,7 +99,7 @@ def scheduler_vp(tau):
 
 
 SYSTEMS = {
-    "Flow Matching (facebookresearch), torchcfm, SiT": to_data._replace(time_input=lambda tau: tau),
+    "Flow Matching (facebookresearch), torchcfm, SiT, lqiang67": to_data._replace(time_input=lambda tau: tau),
     "Rectified Flow (gnobitab), Consistency-FM": to_data._replace(time_input=lambda tau: 999 * tau),
     "Shortcut": to_data._replace(time_input=lambda tau: tau),
     "Adjoint Matching, flow models": to_data._replace(time_input=lambda tau: tau),
@@ -362,6 +362,7 @@ TIME_LAWS: dict[str, tuple[Callable[..., Times], Callable[[jax.Array], jax.Array
     "SD3, shifted by 3; logit-normal": (logit_draw, lambda u: 3 / (1 + jnp.exp(-u)) / (1 + 2 / (1 + jnp.exp(-u)))),
     "MeanFlow; logit-normal": (logit_draw, lambda u: 1 / (1 + jnp.exp(0.4 - u))),
     "MeanFlow on CIFAR-10; logit-normal": (logit_draw, lambda u: 1 / (1 + jnp.exp(0.6 - 1.6 * u))),
+    "MeanFlow on CIFAR-10, s; logit-normal": (logit_draw, lambda u: 1 / (1 + jnp.exp(4 - 1.6 * u))),
     "sCM on EDM's path": (edm_draw, lambda u: 0.5 * jnp.tan(jnp.arctan(jnp.exp(-1.0 + 1.4 * u) / 0.5))),
 }
 

@@ -155,8 +155,7 @@ def test_along_any_velocity(bits):
     equal(in_X, in_u, bits)
 
 
-@pytest.mark.usefixtures("float64")
-def test_mean_over_pairs():
+def test_mean_over_pairs(bits):
     """Over the two nodes of the posterior, whose velocities differ from b by the same in both directions."""
     x_t, t = jnp.asarray([-0.5, 0.8]), 0.6
     nodes = posterior_signs(DATA, linear, x_t, t)
@@ -165,11 +164,10 @@ def test_mean_over_pairs():
     of_pairs, _ = along(any_u, state, times, s, velocity(linear, nodes.x, nodes.z, times))
     of_b, _ = along(any_u, state, times, s, b(state, times))
     assert jnp.abs(of_pairs - of_b).min() > 1e-2
-    np.testing.assert_allclose((of_pairs[::2] + of_pairs[1::2]) / 2, of_b[::2], atol=1e-12)
+    equal((of_pairs[::2] + of_pairs[1::2]) / 2, of_b[::2], bits)
 
 
-@pytest.mark.usefixtures("float64")
-def test_mean_flow_at_zero_is_scm():
+def test_mean_flow_at_zero_is_scm(bits):
     """At one point the derivative of f along v is one and the same, but for dt/d angle.
 
     With c = cos + sin of the angle, t = sin / c and TrigFlow's state is y = c x_t; f ends at the same data.
@@ -200,7 +198,7 @@ def test_mean_flow_at_zero_is_scm():
     t = jnp.full(3, np.sin(angle) / c)
     residual, _ = along(any_u, y / c, t, jnp.zeros(3), z - x)
     # sCM's g is cos df/d angle, and dt/d angle = 1 / c^2.
-    np.testing.assert_allclose(seen[0], np.cos(angle) * residual / c**2, rtol=1e-10)
+    equal(seen[0], np.cos(angle) * residual / c**2, bits)
 
 
 def test_residuals_vanish(bits):

@@ -5,6 +5,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from losses import paths
@@ -190,6 +191,60 @@ def test_the_quadratic_optimum_is_the_velocity_of_the_tilted_data():
     for x in (jnp.full_like(t, -1.0), jnp.full_like(t, 2.0)):
         wanted = gaussian_velocity(tilted, LINEAR, x, t) - gaussian_velocity(DATA, LINEAR, x, t)
         np.testing.assert_allclose(slopes * x + shifts, wanted, atol=8e-3)
+
+
+def moments(chain, slopes, shifts):
+    """Mean and standard deviation of the chain's end under these controls."""
+    slope, intercept = affine(LINEAR, jnp.asarray(chain.times))
+    mean, variance = 0.0, chain.start**2
+    for k in range(len(chain.times)):
+        factor = chain.state[k] + chain.velocity[k] * (slope[k] + slopes[k])
+        mean = factor * mean + chain.velocity[k] * (intercept[k] + shifts[k])
+        variance = factor**2 * variance + chain.noise[k] ** 2
+    return np.asarray([mean, np.sqrt(variance)])
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("name", ["linear", "quadratic"])
+def test_training_from_the_base_reaches_the_tilted_data(name):
+    """By Adam on affine controls, on points that make expectations exact; tilted is what the chain of the base draws.
+
+    Controls move means alone: by a quadratic reward the standard deviation is then a little above the tilted one's.
+    """
+    n, gamma, centre = 10, 2.0, 1.5
+    chain = ancestral(LINEAR, times(n))
+    points = np.sqrt(n + 1) * jnp.concatenate([jnp.eye(n + 1), -jnp.eye(n + 1)])
+    start, noise = chain.start * points[:, :1], points.T[1:, :, None]
+    rewards = {
+        "linear": lambda x: SCALE * jnp.sum(x, axis=1),
+        "quadratic": lambda x: -gamma / 2 * jnp.sum((x - centre) ** 2, axis=1),
+    }
+
+    def loss(parameters):
+        net = controlled(chain, *parameters)
+        states = jax.lax.stop_gradient(rollout(net, chain, start, noise))
+        last = -jax.grad(lambda x: rewards[name](x).sum())(states[-1])
+        adjoints = lean_adjoint(net, BASE, chain, states, last)
+        return match(net, BASE, chain, states, jax.lax.stop_gradient(adjoints), jnp.arange(n - 1)).mean()
+
+    optimizer = optax.adam(optax.cosine_decay_schedule(0.1, 1500))
+
+    def step(state, _):
+        parameters, momenta = state
+        updates, momenta = optimizer.update(jax.grad(loss)(parameters), momenta)
+        return (optax.apply_updates(parameters, updates), momenta), None
+
+    base = (jnp.zeros(n), jnp.zeros(n))
+    (shifts, slopes), _ = jax.jit(lambda state: jax.lax.scan(step, state, None, 1500)[0])((base, optimizer.init(base)))
+    mean, std = moments(chain, *base)
+    got = moments(chain, slopes, shifts)
+    if name == "linear":
+        np.testing.assert_allclose(got, [mean + SCALE * std**2, std], rtol=1e-4)
+    else:
+        precision = 1 / std**2 + gamma
+        np.testing.assert_allclose(got[0], (mean / std**2 + gamma * centre) / precision, rtol=1e-4)
+        np.testing.assert_allclose(got, moments(chain, *quadratic_optimum(chain, gamma, centre)), rtol=1e-4)
+        assert precision**-0.5 < got[1] < precision**-0.5 + 0.015 < std
 
 
 @pytest.mark.usefixtures("float64")

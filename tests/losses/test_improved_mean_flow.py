@@ -9,7 +9,7 @@ import pytest
 
 from losses import improved_mean_flow, power_law_guidance
 from losses.improved_mean_flow import Guidance
-from losses.paths import linear
+from losses.paths import interpolate, linear
 from tests.losses.quadrature import posterior_signs, signs
 from tests.oracles import Gaussian, gaussian_average_velocity, gaussian_velocity
 
@@ -87,6 +87,25 @@ def test_the_derivative_is_taken_along_the_networks_own_velocity():
     V = 2 * x_t + 3 * t - s + (t - s) * (2 * x_t + 3)
     np.testing.assert_allclose(metrics["distance"], jnp.mean((V - v) ** 2, axis=1), rtol=1e-5)
     np.testing.assert_allclose(metrics["distance_v"], jnp.mean((x_t - v) ** 2, axis=1), rtol=1e-5)
+
+
+@pytest.mark.usefixtures("float64")
+def test_the_derivative_against_finite_differences():
+    def net(x, t, s, y, g):
+        t, s = t[:, None], s[:, None]
+        return jnp.sin(2 * x[:, ::-1] + t - 3 * s) + t * s * x, t * jnp.cos(x)
+
+    x, z = jax.random.normal(jax.random.key(0), (2, 6, 2))
+    t, s = jnp.linspace(0.4, 1.0, 6), jnp.linspace(0.0, 0.6, 6)
+    _, metrics = improved_mean_flow(
+        net, x, jax.random.key(0), pairs=lambda key, n: (t, s, jnp.ones(n)), jump_share=1, p=0.0,
+        coupling=lambda key, x: (x, z),
+    )  # fmt: skip
+    x_t = interpolate(linear, x, z, t)
+    own, h = net(x_t, t, t, None, None)[1], 1e-5
+    ahead, behind = (net(x_t + d * own, t + d, s, None, None)[0] for d in (h, -h))
+    V = net(x_t, t, s, None, None)[0] + (t - s)[:, None] * (ahead - behind) / (2 * h)
+    np.testing.assert_allclose(metrics["distance"], jnp.mean((V - (z - x)) ** 2, axis=1), rtol=1e-8)
 
 
 def test_the_velocity_it_is_taken_along_and_the_derivative_are_constants():

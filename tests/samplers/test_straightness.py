@@ -1,11 +1,12 @@
 from functools import partial
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from losses import paths
-from samplers import grids, straightness
+from losses import paths, rectified_flow
+from samplers import euler, grids, heun, straightness
 from tests.oracles import Gaussian, gaussian_velocity
 
 X = np.linspace(-2, 2, 5).reshape(5, 1)
@@ -25,6 +26,29 @@ def test_of_a_gaussian_flow_is_a_closed_form(std):
         errors.append(np.abs(got - exact).max())
     np.testing.assert_allclose(np.divide(errors[:-1], errors[1:]), 2, rtol=0.05)
     assert errors[-1] < 0.02
+
+
+@pytest.mark.usefixtures("float64")
+def test_reflow_of_a_gaussian_flow_is_straight():
+    """The pairs that a solver makes, and the velocity that fits them best: affine in x_t, by least squares."""
+    velocity = partial(gaussian_velocity, Gaussian(0.3, 0.5), paths.linear)
+    z, times = jnp.asarray(X), grids.linear(16)
+    x = heun(velocity, z, times)
+
+    def refitted(x_t, t):
+        at = t[0]
+        state, v = (1 - at) * x + at * z, z - x
+        centred = state - state.mean()
+        slope = jnp.sum(centred * v) / jnp.sum(centred**2)
+        return v.mean() + slope * (x_t - state.mean())
+
+    assert straightness(velocity, z, times).max() > 0.5
+    np.testing.assert_allclose(straightness(refitted, z, times), 0, atol=1e-24)
+    np.testing.assert_allclose(euler(refitted, z, [1.0]), x, rtol=1e-12)
+    loss, _ = rectified_flow(
+        refitted, x, jax.random.key(0), times=lambda key, n: jnp.full(n, 0.7), coupling=lambda key, x: (x, z)
+    )
+    np.testing.assert_allclose(loss, 0, atol=1e-24)
 
 
 def test_straight_lines_have_none_in_any_precision():

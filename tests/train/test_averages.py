@@ -69,9 +69,21 @@ def test_constant_average_of_a_step_change_is_geometric():
     np.testing.assert_allclose(values, 1 + (123 - 1) * 0.9 ** np.arange(1, 31), rtol=1e-5)
 
 
+def test_a_ramp_forgets_the_start_and_ends_at_its_decay():
+    """Of the start is left the product of (n + 1) / (n + 10), which is 10! N! (N + 1) / (N + 10)!."""
+    values = trajectory(partial(averages.ramped, decay=0.999999), jnp.zeros(200))
+    exact = [123 * np.prod([(n + 1) / (n + 10) for n in range(1, steps + 1)]) for steps in (1, 2, 20, 200)]
+    np.testing.assert_allclose(values[np.asarray([0, 1, 19, 199])], exact, rtol=1e-4)
+    assert exact[-1] < 1e-6
+    np.testing.assert_allclose(exact[1], 123 * 2 / 11 * 3 / 12)
+    decays = [averages.ramped(jnp.asarray(step), decay=0.9) for step in (0, 78, 79, 10**6)]
+    np.testing.assert_allclose(decays, [2 / 11, 80 / 89, 0.9, 0.9], rtol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("decay", "message"),
     [
+        (partial(averages.ramped, decay=-0.1), r"must lie in \[0, 1\), got -0.1"),
         (partial(averages.constant, decay=1.0), r"decay of an average must lie in \[0, 1\), got 1.0"),
         (partial(averages.half_life, images=0, batch_size=1), "positive"),
         (partial(averages.power, sigma_rel=0.3), "sigma_rel"),
