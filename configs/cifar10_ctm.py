@@ -9,7 +9,8 @@ but 1.73 unverified). Ours: not run. Without an LPIPS file the distance is squar
 
 Differs from the paper: its discriminator sees the features of two networks trained on ImageNet, which are not here.
 --config.adversarial_weight=1 has one of patches of pixels, told the label, in the same steps instead of every other
-one. The student starts at the teacher's averaged weights.
+one. The student starts at the teacher's averaged weights. --config.distill=False has no teacher: its way is one jump of
+the averaged student's own.
 """
 
 from functools import partial
@@ -20,7 +21,7 @@ import optax
 from ml_collections import ConfigDict
 
 from configs import cifar10, ctm, glue, teachers, trajectories
-from losses import edm, pairs, times
+from losses import edm, pairs, steps, times
 from losses.adversarial import hinge_generator
 from losses.types import FlowMap, Loss, PerExample
 from models import ddpmpp
@@ -33,6 +34,7 @@ def get_config() -> ConfigDict:
     config.update(
         {
             "teacher_run": "",
+            "distill": True,  # False is no teacher but, if there is a run, its weights to start from
             "lpips": "",
             "batch_size": 256,
             "steps": 100_000,
@@ -44,6 +46,7 @@ def get_config() -> ConfigDict:
             "adversarial_weight": 0.0,
             "adversarial_start": 50_000,  # steps before it counts
             "discriminator_channels": 64,
+            "discriminator_learning_rate": 2e-3,
             "learning_rate": 4e-4,
             "average_decay": 0.9999,
             "exact_steps": (1, 2, 4, 18),
@@ -82,15 +85,20 @@ def build(config: ConfigDict) -> Experiment:
 
     def objective(params: Params, batch: Batch, key: jax.Array, context: Context) -> Loss:
         x, labels = batch["image"], batch.get("label")
+        averaged, grid = context.averages["target"]["network"], pairs.karras_grid(config.points)
+        if config.distill:
+            step = ctm.teacher_step(teacher.diffusion.on_path(context.frozen["teacher"], labels, edm), grid)
+        else:
+            step = partial(steps.jump, flow_map=G_of({"network": averaged}, labels))
         return ctm.loss(
             ctm.preconditioned(model, labels, config.sigma_data),
             params["network"],
-            context.averages["target"]["network"],
+            averaged,
             x,
             key,
             layer=(f"dec_{height}x{width}_aux_conv",),
-            denoiser=teacher.diffusion.on_path(context.frozen["teacher"], labels, edm),
-            grid=pairs.karras_grid(config.points),
+            step=step,
+            grid=grid,
             substeps=config.substeps,
             times=times.ctm,
             sigma_data=config.sigma_data,
@@ -105,9 +113,11 @@ def build(config: ConfigDict) -> Experiment:
     return Experiment(
         init=init,
         initial=initial if config.teacher_run else None,
-        frozen=lambda: {"teacher": teacher.params(), "metric": metric.params()},
+        frozen=lambda: {"teacher": teacher.params() if config.distill else None, "metric": metric.params()},
         objective=objective,
-        optimizer=optax.radam(config.learning_rate),
+        optimizer=trajectories.optimizer(
+            optax.radam(config.learning_rate), optax.radam(config.discriminator_learning_rate, b1=0.5, b2=0.9)
+        ),
         averages={
             "target": partial(averages.constant, decay=config.target_decay),
             "ema": partial(averages.constant, decay=config.average_decay),

@@ -15,7 +15,7 @@ import numpy as np
 from configs import glue, trajectories
 from losses import conversions, denoising, edm, edm_weight, jumps, l2, steps, triples
 from losses.adversarial import balanced
-from losses.types import Distance, FlowMap, Loss, Net, PerExample, Times
+from losses.types import Distance, FlowMap, Loss, Net, PerExample, Step, Times
 from models import preconditioning
 from samplers import grids
 from samplers.strategic import gamma_stop
@@ -46,7 +46,7 @@ def loss(
     key: jax.Array,
     *,
     layer: Path,
-    denoiser: Net,
+    step: Step,
     grid: np.ndarray,
     substeps: int,
     times: Times,
@@ -63,9 +63,9 @@ def loss(
         x: Data.
         key: Draws times and noise, anew for the denoising term.
         layer: Names that lead to the layer where the terms are balanced.
-        denoiser: The teacher's.
+        step: The teacher's, `teacher_step`, or without one `steps.jump` by the averaged network.
         grid: Ascending noise levels.
-        substeps: The most steps of the grid that the teacher goes.
+        substeps: The most intervals of the grid that a step goes.
         times: Law of the times of the denoising term, `times.ctm` with its numbers.
         sigma_data: Standard deviation of the data.
         distance: LPIPS in the paper.
@@ -83,12 +83,12 @@ def loss(
             x,
             key_jumps,
             triples=partial(triples.ctm, grid=grid, substeps=substeps),
-            step=partial(steps.heun_on_grid, velocity=conversions.denoiser_to_velocity(edm, denoiser), grid=grid),
+            step=step,
             project=flow_map(g_of(averaged)),
             end=float(grid[0]),
         )
         weight = partial(edm_weight, sigma_data=sigma_data)
-        diffusion, _ = denoising(lambda x_t, t: g(x_t, t, t), x, key_denoising, times=times, weight=weight)
+        diffusion, _ = denoising(denoiser(g), x, key_denoising, times=times, weight=weight)
         parts = {"t": pair.t, "trajectory": distance(pair.estimate, pair.goal), "denoising": diffusion}
         if adversary is not None:
             parts["adversarial"], parts["discriminator"] = adversary.players(pair.estimate)
@@ -109,6 +109,16 @@ def loss(
 def flow_map(g: FlowMap) -> FlowMap:
     """G(x_t, t, s) = (s/t) x_t + (1 - s/t) g(x_t, t, s)."""
     return lambda x_t, t, s: conversions.ddim_jump(edm, x_t, g(x_t, t, s), t, s)
+
+
+def denoiser(g: FlowMap) -> Net:
+    """g(x_t, t, t), the denoiser that the same network is: with it come the score, EDM's samplers and likelihood."""
+    return lambda x_t, t: g(x_t, t, t)
+
+
+def teacher_step(D: Net, grid: np.ndarray) -> Step:
+    """Heun steps down the grid by a denoiser."""
+    return partial(steps.heun_on_grid, velocity=conversions.denoiser_to_velocity(edm, D), grid=grid)
 
 
 def preconditioned(model: glue.Backbone, labels: jax.Array | None, sigma_data: float) -> Callable[[Params], FlowMap]:

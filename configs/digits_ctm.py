@@ -4,7 +4,8 @@
 
 The teacher goes 1 to 5 Heun steps of an 18-level grid; both jumps go on to 0.002 by the averaged network and are
 compared there. A denoising loss keeps g(x, t, t) a diffusion model. As in the code, the jump from the end of the
-teacher's way is the network's own and not its average's.
+teacher's way is the network's own and not its average's. With --config.distill=False there is no teacher, and its way
+is one jump of the averaged network: the denoising loss alone then ties the jumps to the data.
 
 Differs from the paper: at most 5 steps of the teacher and not 17, which is 7 calls of it on average and not 23; squared
 l2 instead of LPIPS, a target average made for 2,000 steps, and no discriminator.
@@ -19,9 +20,10 @@ from ml_collections import ConfigDict
 
 import data
 from configs import ctm, digits, digits_students, glue, teachers, trajectories
-from losses import edm, pairs, times
+from losses import conversions, edm, pairs, steps, times
 from losses.adversarial import hinge_generator
-from losses.types import FlowMap, Loss, PerExample
+from losses.types import FlowMap, Loss, Net, PerExample
+from samplers import grids, heun
 from train import Batch, Context, Experiment, Params, averages
 
 
@@ -31,6 +33,7 @@ def get_config() -> ConfigDict:
     del config.grids
     config.update(
         {
+            "distill": True,  # False is no teacher but, if there is a run, its weights to start from
             "points": 18,
             "substeps": 5,
             "target_decay": 0.95,
@@ -45,6 +48,7 @@ def get_config() -> ConfigDict:
             # sampling: numbers of steps without new noise, and those with as much as there can be
             "exact_steps": (1, 2, 4, 8, 16),
             "stochastic_steps": (4, 8, 16),
+            "heun_steps": (18,),  # of the diffusion model that it is too
         }
     )
     return config
@@ -77,15 +81,20 @@ def build(config: ConfigDict) -> Experiment:
 
     def objective(params: Params, batch: Batch, key: jax.Array, context: Context) -> Loss:
         x, labels = batch["image"], batch["label"]
+        averaged, grid = context.averages["target"]["network"], pairs.karras_grid(config.points)
+        if config.distill:
+            step = ctm.teacher_step(teacher.diffusion.on_path(context.frozen, labels, edm), grid)
+        else:
+            step = partial(steps.jump, flow_map=G_of({"network": averaged}, labels))
         return ctm.loss(
             lambda network: g_of(network, labels),
             params["network"],
-            context.averages["target"]["network"],
+            averaged,
             x,
             key,
             layer=("final",),
-            denoiser=teacher.diffusion.on_path(context.frozen, labels, edm),
-            grid=pairs.karras_grid(config.points),
+            step=step,
+            grid=grid,
             substeps=config.substeps,
             times=partial(times.ctm, mean=config.mean, std=config.std),
             sigma_data=config.sigma_data,
@@ -95,14 +104,21 @@ def build(config: ConfigDict) -> Experiment:
     def G_of(params: Params, labels: jax.Array | None) -> FlowMap:
         return ctm.flow_map(g_of(params["network"], labels))
 
+    def velocity_of(params: Params, labels: jax.Array | None) -> Net:
+        return conversions.denoiser_to_velocity(edm, ctm.denoiser(g_of(params["network"], labels)))
+
+    diffusion = [
+        glue.ode_sampler(f"heun {n}", heun, 2 * n - 1, velocity_of, source.shape, grids.karras(n), path=edm)
+        for n in config.heun_steps
+    ]
     exact = [ctm.sampler(G_of, source.shape, n, gamma=0.0) for n in config.exact_steps]
     stochastic = [ctm.sampler(G_of, source.shape, n, gamma=1.0) for n in config.stochastic_steps]
-    fields = digits.fields(config, source, (*exact, *stochastic))
+    fields = digits.fields(config, source, (*exact, *stochastic, *diffusion))
     fields["averages"]["target"] = partial(averages.constant, decay=config.target_decay)
     return Experiment(
         init=init,
         initial=initial if config.teacher_run else None,
-        frozen=teacher.params,
+        frozen=teacher.params if config.distill else lambda: None,
         objective=objective,
         **fields,
     )

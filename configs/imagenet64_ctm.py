@@ -63,6 +63,7 @@ def build(config: ConfigDict) -> Experiment:
 
     def objective(params: Params, batch: Batch, key: jax.Array, context: Context) -> Loss:
         labels = batch.get("label")
+        grid = pairs.karras_grid(config.points)
         return ctm.loss(
             ctm.preconditioned(model, labels, config.sigma_data),
             params,
@@ -70,8 +71,8 @@ def build(config: ConfigDict) -> Experiment:
             batch["image"],
             key,
             layer=layer,
-            denoiser=teacher.diffusion.on_path(context.frozen["teacher"], labels, edm),
-            grid=pairs.karras_grid(config.points),
+            step=ctm.teacher_step(teacher.diffusion.on_path(context.frozen["teacher"], labels, edm), grid),
+            grid=grid,
             substeps=config.substeps,
             times=times.ctm,
             sigma_data=config.sigma_data,

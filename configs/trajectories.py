@@ -9,6 +9,7 @@ from typing import cast
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 import train
 from losses import Path, conversions
@@ -43,14 +44,15 @@ def strategic_sampler(
     path: Path,
     stop: Stop,
     end: float = 0.0,
+    calls: int = 1,
 ) -> train.Sampler:
-    """Strategic sampling of a flow map, from noise of the path's own level at the first time."""
+    """Strategic sampling of a flow map of so many calls, from noise of the path's own level at the first time."""
 
     def sample(params: Params, keys: jax.Array, labels: jax.Array | None) -> jax.Array:
         x = path.sigma(jnp.float32(times[0])) * initial(keys, shape)
         return strategic(flow_map_of(params, labels), x, times, keys, path=path, stop=stop, end=end)
 
-    return train.Sampler(name, len(times), sample)
+    return train.Sampler(name, calls * len(times), sample)
 
 
 # ---- The discriminator -----------------------------------------------------------------------------------------------
@@ -72,6 +74,17 @@ def initialiser(
         return params | ({"discriminator": judge.init(key_judge, jnp.zeros((1, *seen)))["params"]} if judge else {})
 
     return init
+
+
+def optimizer(
+    network: optax.GradientTransformation, judge: optax.GradientTransformation
+) -> optax.GradientTransformation:
+    """One optimizer for the network, another for the discriminator if there is one."""
+
+    def players(params: Params) -> dict[str, str]:
+        return {name: name for name in params}
+
+    return optax.partition({"network": network, "discriminator": judge}, players)
 
 
 def beside(x: jax.Array, *conditions: jax.Array) -> jax.Array:

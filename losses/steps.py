@@ -9,10 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from ._shapes import Array, Bool, Float
-from .conversions import ddim_jump
+from .conversions import ddim_jump, second_order_jump
 from .pairs import ascending
 from .paths import Path, expand, interpolate
-from .types import Batch, Net, PerExample
+from .types import Batch, FlowMap, Net, PerExample
 
 
 def same_noise(path: Path, x: Batch, z: Batch, t: PerExample, s: PerExample) -> Batch:
@@ -83,18 +83,21 @@ def ddim(path: Path, x: Batch, z: Batch, t: PerExample, s: PerExample, *, denois
     return ddim_jump(path, x_t, denoiser(x_t, t), t, s)
 
 
+def jump(path: Path, x: Batch, z: Batch, t: PerExample, s: PerExample, *, flow_map: FlowMap) -> Batch:
+    """One jump of a flow map: what CTM without a teacher has in its place, its own at averaged parameters.
+
+    Such a loss is 0 for any maps that compose, so something else must tie them to the data: CTM's denoising loss.
+    """
+    return flow_map(interpolate(path, x, z, t), t, s)
+
+
 def dpm_solver(path: Path, x: Batch, z: Batch, t: PerExample, s: PerExample, *, denoiser: Net) -> Batch:
     """One DPM-Solver++ (2S) step of the teacher: LCM's other solver (Lu et al. 2022, alg. 1); two calls, error O(h^3).
 
     `denoiser` is the teacher's data prediction on `path`, guided or not, and also called at (t + s) / 2. h is the
     difference of the log signal-to-noise ratios, so sigma(s) must be positive.
     """
-    x_t, r = interpolate(path, x, z, t), (t + s) / 2
-    D_t = denoiser(x_t, t)
-    D_r = denoiser(ddim_jump(path, x_t, D_t, t, r), r)
-    log_ratio_t, log_ratio_r, log_ratio_s = (jnp.log(path.alpha(time) / path.sigma(time)) for time in (t, r, s))
-    share = expand((log_ratio_r - log_ratio_t) / (log_ratio_s - log_ratio_t), x)
-    return ddim_jump(path, x_t, D_t + (D_r - D_t) / (2 * share), t, s)
+    return second_order_jump(path, denoiser, interpolate(path, x, z, t), t, s)
 
 
 def reference_average(

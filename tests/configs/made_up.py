@@ -35,7 +35,6 @@ SPECIAL: dict[str, dict[str, Any]] = {
     "cifar10_ect": {"stage_steps": 2},
     "cifar10_stable": {"stage_steps": 2},
     **{f"mnist_{name}": {"patch": 4} for name in ("teacher", "ect", "scm")},
-    "digits_outliers": {"s1": 20},
     "latents_ilct": {"s1": 20},
     "cifar10_consistency_fm": {"first_stage_steps": 6},
     "digits_shortcut": {"finest": 2},

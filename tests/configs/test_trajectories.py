@@ -1,15 +1,16 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
-from configs import digits_students, trajectories
-from losses import edm, paths, scaled, trig
-from losses.adversarial import hinge_generator
+from configs import digits_pcm, digits_students, digits_tcd, trajectories
+from losses import conversions, edm, elementwise_pseudo_huber, paths, scaled, trig
+from losses.adversarial import hinge_generator, saturating_hinge_generator
 from models import DiT
 from tests.configs import made_up
 from tests.configs.made_up import module, small
-from train import check
+from train import Context, check
 
 SD = paths.scaled_linear_beta()
 X = jax.random.normal(jax.random.key(0), (3, 8, 8, 1))
@@ -79,6 +80,58 @@ def test_neither_player_trains_the_other():
     assert min(to_fake, own) > 0
 
 
+def test_each_player_has_its_own_optimizer():
+    both = trajectories.optimizer(optax.sgd(1.0), optax.sgd(10.0))
+    for params in ({"network": jnp.ones(2), "discriminator": {"a": jnp.ones(3)}}, {"network": jnp.ones(2)}):
+        updates, _ = both.update(params, both.init(params))
+        np.testing.assert_array_equal(updates["network"], -1)
+        for leaf in jax.tree.leaves(updates.get("discriminator")):
+            np.testing.assert_array_equal(leaf, -10)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("quick_compile")
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("digits_tcd", {"second_time": False}),
+        ("digits_tcd", {"second_time": False, "second_order": True}),
+        ("digits_ctm", {"distill": False}),
+    ],
+)
+def test_other_forms_of_a_run_take_a_step(name, changes, runs):
+    experiment = module(name).build(small(name, teacher_run=str(runs("digits_teacher")), **changes))
+    assert (experiment.frozen() is None) == (name == "digits_ctm")
+    facts = check(experiment)
+    assert np.isfinite(list(facts.scalars.values())).all()
+    assert facts.scalars["gradient_norm"] > 0
+    if "second_order" in changes:
+        assert {sampler.nfe for sampler in experiment.samplers} == {2, 4, 8, 16}
+
+
+def test_ctm_without_a_teacher_needs_no_run():
+    assert module("digits_ctm").build(small("digits_ctm", distill=False)).initial is None
+
+
+def test_tcd_is_told_the_end_or_asks_half_way():
+    with pytest.raises(ValueError, match="second_order is of a network that is not told s"):
+        module("digits_tcd").build(small("digits_tcd", second_order=True))
+
+
+@pytest.mark.parametrize("second_order", [False, True])
+def test_tcds_jumps_without_the_end(second_order):
+    config = small("digits_tcd", second_time=False, second_order=second_order)
+    model = DiT(patch=4, width=16, depth=1, heads=2, num_classes=10)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), X, T, LABELS)["params"]
+    params = jax.tree.map(lambda leaf: 0.3 * jnp.ones(leaf.shape, leaf.dtype), shapes)
+    got = digits_tcd.flow_map_of(model, config, SD)(params, LABELS)(X, T, S)
+    D = digits_students.on_path(model, config, SD)(params, LABELS)
+    first, second = conversions.ddim_jump(SD, X, D(X, T), T, S), conversions.second_order_jump(SD, D, X, T, S)
+    expected = second if second_order else first
+    np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-5)
+    np.testing.assert_array_equal(got[2], X[2])
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("quick_compile")
 @pytest.mark.parametrize("name", ["digits_ctm", "digits_pcm"])
@@ -91,6 +144,38 @@ def test_a_discriminator_is_trained_beside_the_network(name, runs):
     facts = check(experiment._replace(initial=lambda: made_up.params(experiment)))
     assert np.isfinite(list(facts.scalars.values())).all()
     assert {"adversarial", "discriminator"} <= facts.scalars.keys()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("quick_compile")
+def test_the_discriminator_of_pcm_holds_jumps_against_their_targets(runs, monkeypatch):
+    """What is real to it is the goal, a constant, and neither data nor noise; the hinge is PCM's."""
+    config = small("digits_pcm", teacher_run=str(runs("digits_teacher")), adversarial_weight=0.5)
+
+    def players(judge, params, real, fake, *, generator):
+        assert generator is saturating_hinge_generator
+        real, fake = real[..., :1], fake[..., :1]
+        return elementwise_pseudo_huber(fake, real, c=config.huber_c), real.sum((1, 2, 3))
+
+    monkeypatch.setattr(digits_pcm, "renoise", lambda path, x_s, z, s, t: x_s)
+    monkeypatch.setattr(trajectories, "players", players)
+    experiment = digits_pcm.build(config)
+    batch = experiment.prepare(jax.random.key(0), jax.tree.map(jnp.asarray, next(experiment.batches(0))))
+    context = Context(jnp.zeros((), int), experiment.frozen(), {})
+
+    @jax.jit
+    def gradients(params):
+        def part(name):
+            return lambda params: experiment.objective(params, batch, jax.random.key(1), context)[1][name].sum()
+
+        _, parts = experiment.objective(params, batch, jax.random.key(1), context)
+        return parts, {name: jax.grad(part(name))(params) for name in ("adversarial", "discriminator")}
+
+    parts, found = gradients(made_up.params(experiment))
+    np.testing.assert_allclose(parts["adversarial"], parts["distance"], rtol=1e-6)
+    sizes = {name: max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(g)) for name, g in found.items()}
+    assert sizes["adversarial"] > 0
+    assert sizes["discriminator"] == 0
 
 
 @pytest.mark.slow

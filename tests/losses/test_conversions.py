@@ -213,3 +213,54 @@ def test_average_velocity_jumps_along_the_trajectory():
     got = conversions.average_velocity_to_flow_map(lambda x_t, t, s: u)(x_t, t, s)
     np.testing.assert_allclose(got, exact, rtol=1e-13)
     np.testing.assert_array_equal(got[2], x_t[2])
+
+
+# ---- Jumps of TCD ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("name", ["edm", "linear"])
+@pytest.mark.parametrize(
+    ("to_flow_map", "ratio"),
+    [(conversions.denoiser_to_flow_map, 4), (conversions.denoiser_to_second_order_flow_map, 8)],
+)
+def test_local_errors_of_tcds_jumps(to_flow_map, ratio, name):
+    """TCF(1) and TCF(2) of the exact data prediction are off by O(h^2) and O(h^3), h that of ln(alpha / sigma)."""
+    data, path = Gaussian(), PATHS[name].path
+    flow_map = to_flow_map(path, partial(gaussian_denoiser, data, path))
+    x_t, t = jnp.asarray([[1.3], [-0.4]]), jnp.asarray([0.8, 0.5])
+
+    def error(h):
+        s = t * np.exp(-h) if name == "edm" else jax.nn.sigmoid(jnp.log(t / (1 - t)) - h)
+        return np.abs(flow_map(x_t, t, s) - gaussian_flow_map(data, path, x_t, t, s))
+
+    np.testing.assert_allclose(error(0.004) / error(0.002), ratio, rtol=0.02)
+
+
+@pytest.mark.usefixtures("float64")
+def test_the_second_order_jump_is_its_formula_whatever_the_step_half_way():
+    """(sigma_s / sigma_t) x - alpha_s (e^-h - 1) [(1 - 1/2r) x_theta(x, t) + 1/2r x_theta(x_u, u)] of Zheng et al."""
+    path, D = paths.scaled_linear_beta(), lambda x, t: jnp.sin(x) + 0.001 * t[:, None]
+    x, t, s = jnp.asarray([[0.3], [1.1]]), jnp.asarray([999.0, 259.0]), jnp.asarray([500.0, 0.0])
+    u = (t + s) / 2
+    alpha, sigma = ({r: f(time)[:, None] for r, time in (("t", t), ("u", u), ("s", s))} for f in path)
+    ratio = {r: jnp.log(alpha[r] / sigma[r]) for r in "tus"}
+    h = ratio["s"] - ratio["t"]
+    r = (ratio["u"] - ratio["t"]) / h
+    x_u = sigma["u"] / sigma["t"] * x - alpha["u"] * jnp.expm1(-r * h) * D(x, t)
+    both = (1 - 1 / (2 * r)) * D(x, t) + 1 / (2 * r) * D(x_u, u)
+    expected = sigma["s"] / sigma["t"] * x - alpha["s"] * jnp.expm1(-h) * both
+    flow_map = conversions.denoiser_to_second_order_flow_map(path, D)
+    np.testing.assert_allclose(flow_map(x, t, s), expected, rtol=1e-10)
+    np.testing.assert_array_equal(flow_map(x, t, t), x)
+
+
+@pytest.mark.usefixtures("float64")
+def test_one_prediction_is_not_right_for_two_ends():
+    """Why TCD's network is told s: the share of x_999 that makes the jump exact on N(0, 0.25), for each s."""
+    path, data = paths.scaled_linear_beta(), Gaussian(0.0, 0.5)
+    x, t, s = jnp.ones((5, 1)), jnp.full(5, 999.0), jnp.asarray([0.0, 250.0, 500.0, 750.0, 990.0])
+    exact = gaussian_flow_map(data, path, x, t, s)
+    kept = conversions.ddim_jump(path, x, jnp.zeros_like(x), t, s)
+    slope = conversions.ddim_jump(path, x, jnp.ones_like(x), t, s) - kept
+    np.testing.assert_allclose(((exact - kept) / slope)[:, 0], [0.4734, 0.1689, 0.0840, 0.0390, 0.0176], atol=5e-5)

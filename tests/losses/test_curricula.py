@@ -99,6 +99,13 @@ def test_cauchy_scale_golden():
         np.testing.assert_allclose(cauchy(jnp.asarray(a), jnp.zeros((3, elements)), c=float(ours)), exact, rtol=1e-5)
 
 
+def test_cauchy_scale_of_an_element_does_not_depend_on_how_many_there_are():
+    """And it falls from every stage to the next; the authors' 0.00054 sqrt(64) would rise from the first."""
+    c = {d: each(lambda points, d=d: curricula.cauchy_scale(points, elements=d), LATENT_STAGES) for d in (64, 4096)}
+    np.testing.assert_allclose(c[64] * 8, c[4096], rtol=1e-6)
+    assert (np.diff(c[64]) < 0).all()
+
+
 def test_small_noise_is_the_last_quarter_of_the_authors_grid():
     """The grid in float32 on the device, from sigma_max down as in the authors' code, which truncates 0.75 N."""
 

@@ -15,7 +15,7 @@ from losses import consistency, continuous_consistency, distances, paths, scaled
 from losses.conversions import denoiser_to_velocity
 from losses.types import Net
 from models import guide
-from samplers import grids, heun
+from samplers import ddim, grids, heun
 from tests.oracles import PATHS, Gaussian, gaussian_consistency, gaussian_denoiser, gaussian_flow_map
 
 MU, STD, W = 0.4, 0.6, 1.5
@@ -45,6 +45,16 @@ def test_sampler_ends_at_the_shifted_data():
     np.testing.assert_allclose(got, exact, rtol=1e-3)
     np.testing.assert_allclose((got[2] - got[0]) / 2, STD, rtol=1e-3)
     np.testing.assert_allclose(got[1], (1 + W) * MU, rtol=0.01)
+
+
+def test_a_thousand_steps_of_ddim_on_the_schedule_of_stable_diffusion():
+    """LCM's w = 7 is the scale 8 here: the mean goes to 8. From two starts, beside the exact ODE's ends."""
+    path, x = paths.scaled_linear_beta(), jnp.asarray([[0.3], [-1.2]])
+    of_class, of_all = (partial(gaussian_denoiser, Gaussian(mean, 0.5), path) for mean in (1.0, 0.0))
+    got = ddim(guide(of_class, of_all, 8.0), x, np.arange(999.0, 0.0, -1.0), path=path)
+    np.testing.assert_allclose(got[:, 0], [7.8735, 7.1233], atol=6e-5)
+    exact = gaussian_flow_map(Gaussian(8.0, 0.5), path, x, 999.0, 0.0)
+    np.testing.assert_allclose(exact[:, 0], [7.8732, 7.1209], atol=6e-5)
 
 
 def test_distillation_of_a_guided_teacher_has_the_shifted_solution():

@@ -547,3 +547,10 @@ def test_dpm_solver_distils_to_nearly_the_ode_where_ddim_does_not():
     assert ddim == pytest.approx(0.47703472, abs=1e-8)
     assert solver == pytest.approx(float(np.prod([two_stage(t, s) for s, t in pairwise(grid)])), rel=1e-9)
     assert abs(solver - 0.50151428) < abs(ddim - 0.50151428) / 15
+
+
+def test_a_jump_starts_from_the_state_at_t():
+    path, (x, z) = paths.cosine, jax.random.normal(jax.random.key(0), (2, 4, 3))
+    t, s = jnp.full(4, 0.7), jnp.full(4, 0.2)
+    got = steps.jump(path, x, z, t, s, flow_map=lambda x_t, t, s: 2 * x_t + t[:, None] - s[:, None])
+    np.testing.assert_allclose(got, 2 * paths.interpolate(path, x, z, t) + 0.5, rtol=1e-6)

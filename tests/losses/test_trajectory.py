@@ -283,7 +283,13 @@ def test_lcm_against_its_code():
         )  # fmt: skip
         return loss.mean(), *seen.pop()
 
-    huber, prediction, goal = run(jnp.full((4, 1), 0.3))
+    x, z, t, u = jnp.full((4, 1), 0.3), jnp.full((4, 1), -0.7), jnp.asarray(LCM_T), jnp.asarray(LCM_U)
+    states = paths.interpolate(SD, x, z, t), LCM_INPUTS["step"](SD, x, z, t, u)
+    golden = ([0.20404840, -0.16524939, -0.43684718, -0.67788762], [0.17143887, -0.15790887, -0.41787996, -0.62611008])
+    for state, of_the_code in zip(states, golden, strict=True):
+        np.testing.assert_allclose(state[:, 0], of_the_code, rtol=ALPHA_BAR)
+
+    huber, prediction, goal = run(x)
     prediction, goal = prediction[:, 0], goal[:, 0]
     np.testing.assert_allclose(prediction, [0.18256593, -0.10252050, -0.23012353, -1.50922811], rtol=ALPHA_BAR)
     np.testing.assert_allclose(goal, [0.17143887, -0.10131462, -0.22678754, -1.32304358], rtol=ALPHA_BAR)

@@ -19,6 +19,12 @@ def test_edm_positional_is_sine_then_cosine_and_reaches_the_longest_period():
     np.testing.assert_allclose(edm_positional(T, 6), expected, rtol=1e-6)
 
 
+def test_edm_positional_of_a_thousand_w_is_lcms_embedding_of_a_guidance_scale():
+    """Numbers of diffusers' function for w = 7, in float32 as here: the sine of 7,000 is good to 4 digits."""
+    golden = [0.50688541, -0.97047961, 0.58665329, 0.64421761, 0.86201346, -0.24118312, -0.80983824, 0.76484221]
+    np.testing.assert_allclose(edm_positional(1000 * jnp.array([7.0]), 8)[0], golden, atol=1e-4)
+
+
 def test_fourier_is_sine_then_cosine_of_full_turns():
     np.testing.assert_allclose(fourier(jnp.array([0.25]), (1.0, 2.0)), [[1, 0, 0, -1]], atol=1e-6)
 

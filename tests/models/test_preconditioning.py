@@ -145,6 +145,21 @@ def test_latent_consistency_as_the_authors_code_has_it():
     np.testing.assert_allclose(f(x, t)[:, 0], [0.18256593, -0.10252050, -0.23012353, -1.50922811], rtol=2e-5)
 
 
+def test_latent_consistency_down_four_timesteps_as_lcms_scheduler_has_it():
+    """Each call sees what the last one returned, without new noise."""
+    times, alpha_squared = [999.0, 759.0, 499.0, 259.0], [0.00466010, 0.05221289, 0.27766943, 0.65897524]
+
+    def call(x, t, a):
+        f = preconditioning.latent_consistency(lambda x, t: (1 - 0.85 * (1 - a) ** 0.5) / a**0.5 * x)
+        return f(x, jnp.array([t]))
+
+    x, found = jnp.ones((1, 1)), []
+    for t, a in zip(times, alpha_squared, strict=True):
+        x = call(x, t, a)
+        found.append(float(x[0, 0]))
+    np.testing.assert_allclose(found, [2.22636843, 1.68060958, 0.88531619, 0.54924893], rtol=2e-5)
+
+
 def test_timesteps_may_be_scaled_otherwise():
     def D(x, t):
         return jnp.sin(x) + expand(t, x)

@@ -55,3 +55,13 @@ def test_state_keeps_its_dtype():
     x = jnp.ones((2, 3), jnp.bfloat16)
     assert euler(lambda x, t: x.astype(jnp.float32), x, [1.0, 0.5]).dtype == jnp.bfloat16
     assert euler(lambda x, t: x.astype(jnp.bfloat16), jnp.ones((2, 3)), [1.0, 0.5]).dtype == jnp.float32
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize(("n", "golden"), [(1, 0.0), (2, 0.3), (4, 0.6146342), (8, 0.7932278), (100, 0.9820712)])
+def test_pcms_deterministic_scheduler_for_straight_paths(n, golden):
+    """Every so many of 100 times, shifted towards noise by 3 as for Stable Diffusion 3; unit Gaussian data."""
+    u = 1 - np.floor(np.linspace(0, 100, n, endpoint=False)) / 100
+    velocity = partial(gaussian_velocity, Gaussian(0.0, 1.0), PATHS["linear"].path)
+    got = euler(velocity, jnp.ones((1, 1)), 3 * u / (1 + 2 * u))
+    np.testing.assert_allclose(got, golden, atol=5e-7)  # theirs is in float32
