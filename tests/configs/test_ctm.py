@@ -98,7 +98,7 @@ def test_without_a_teacher_any_maps_that_compose_meet_and_the_denoising_loss_tel
 def test_the_network_of_the_jumps_gives_its_likelihood():
     """7 + log2(2 pi e / 4) / 2 = 8.047 bits for data N(0, 0.25) whose mean square is 0.25; 8.0575 where it is 0.2536.
 
-    The second is the draw of the card, of which CTM's code says 7.765.
+    For a draw with that mean square CTM's code says about 7.765, as it leaves the 7th power out of one warp.
     """
     net = conversions.denoiser_to_velocity(edm, ctm.denoiser(exact({"last": jnp.asarray(1.0)})))
     signs = jnp.asarray([1.0, -1.0, 1.0, -1.0]).reshape(1, 2, 2, 1)
