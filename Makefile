@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: digits results test lint format clean
+.PHONY: digits results test test-peers lint format clean
 
 digits: $(VENV)/installed
 	$(BIN)/python main.py --config configs/digits.py --workdir runs/digits
@@ -15,6 +15,11 @@ results: $(VENV)/installed
 
 test: $(VENV)/installed
 	$(BIN)/python -m pytest -q --numprocesses=auto --durations=10
+
+# Our networks beside those of other libraries, live and with the same random weights, in an environment of its own.
+PEERS := .peers
+test-peers: $(PEERS)/installed
+	$(PEERS)/bin/python -m pytest -q -rP --override-ini python_files='peer_*.py' --override-ini filterwarnings=default tests/peers
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
@@ -32,5 +37,17 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[train,data,eval,dev]'
 	touch $@
 
+# PyTorch comes first and by its version: the others would bring in another one, with CUDA, had they their way.
+PEERS_PIP := $(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check
+$(PEERS)/installed: pyproject.toml constraints.txt Makefile
+	$(PYTHON) -m venv $(PEERS)
+	$(PEERS_PIP) torch==2.13.0
+	$(PEERS_PIP) 'numpy<3' 'scipy<1.18' pillow tqdm requests safetensors
+	$(PEERS_PIP) --no-deps torchvision==0.28.0
+	$(PEERS_PIP) --no-deps pytorch-fid==0.3.0 torch-fidelity==0.4.0 clean-fid==0.1.35 lpips==0.1.4 timm==1.0.31
+	$(PEERS_PIP) diffusers==0.42.1 transformers==5.23.0 matplotlib einops click psutil
+	$(PEERS_PIP) --constraint constraints.txt --editable '.[train,eval]' beartype pytest
+	touch $@
+
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(PEERS) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -21,6 +21,7 @@ from models import MLP, DiT, SongUNet, UViT, guide, vgg
 from models.adm import ADMUNet
 from models.edm2 import EDM2UNet
 from models.log_variance import LogVariance
+from models.pretrained import lpips as lpips_weights
 from samplers import multistep_consistency, sample_keys
 from samplers.grids import explicit
 from samplers.noise import initial
@@ -130,7 +131,7 @@ class Metric(NamedTuple):
 def lpips_or_l2(file: str, *, pool: Callable[[jax.Array], jax.Array] = vgg.max_pool) -> Metric:
     """LPIPS by the weights in a file, on images enlarged to 224 pixels; squared l2 if no file is given.
 
-    The file is what `models.vgg.read_lpips` reads, and its errors come when the parameters are read.
+    The file is what `models.pretrained.lpips.read_npz` reads, and its errors come when the parameters are read.
     """
     if not file:
         return Metric(lambda: None, lambda params: l2)
@@ -140,7 +141,7 @@ def lpips_or_l2(file: str, *, pool: Callable[[jax.Array], jax.Array] = vgg.max_p
         features = vgg.lpips_features(trunk, pool)
         return lambda a, b: lpips(vgg.enlarge(a), vgg.enlarge(b), features=features, weights=weights)
 
-    return Metric(lambda: vgg.read_lpips(file), distance)
+    return Metric(lambda: lpips_weights.read_npz(file), distance)
 
 
 # ---- Data ------------------------------------------------------------------------------------------------------------

@@ -105,7 +105,9 @@ def lpips(
     """
     _difference(a, b)
     layers = list(zip(features(a), features(b), weights, strict=True))
-    return sum((jnp.mean(jnp.square(_unit(f) - _unit(g)) @ w, axis=(1, 2)) for f, g, w in layers), jnp.zeros(len(a)))
+    # A product and a sum, and not a matrix product, which accelerators round to fewer digits.
+    sums = [jnp.sum(jnp.square(_unit(f) - _unit(g)) * w, axis=-1).mean(axis=(1, 2)) for f, g, w in layers]
+    return sum(sums, jnp.zeros(len(a)))
 
 
 def _unit(f: Array) -> Array:

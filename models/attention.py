@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TypeAlias
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.lax import Precision
 from jax.nn.initializers import Initializer, xavier_uniform
 from jax.typing import DTypeLike
 from jaxtyping import Float
@@ -38,12 +40,14 @@ class SelfAttention(nn.Module):
     qkv_init: Initializer = xavier_uniform()
     proj_init: Initializer = xavier_uniform()
     dtype: DTypeLike = jnp.float32
+    precision: Precision | None = None
 
     @nn.compact
     def __call__(self, x: Float[Array, "batch length width"]) -> Float[Array, "batch length width"]:
         """Attend, then project back to the width of `x`."""
         batch, length, width = x.shape
-        qkv = nn.Dense(3 * width, kernel_init=self.qkv_init, dtype=self.dtype, name="qkv")(x)
+        dense = partial(nn.Dense, dtype=self.dtype, precision=self.precision)
+        qkv = dense(3 * width, kernel_init=self.qkv_init, name="qkv")(x)
         q, k, v = jnp.moveaxis(qkv.reshape(batch, length, 3, self.heads, width // self.heads), 2, 0)
         out = self.attention(q, k, v).reshape(batch, length, width)
-        return nn.Dense(width, kernel_init=self.proj_init, dtype=self.dtype, name="proj")(out)
+        return dense(width, kernel_init=self.proj_init, name="proj")(out)

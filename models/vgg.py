@@ -1,24 +1,23 @@
-"""The trunk of VGG16 as LPIPS uses it (Simonyan and Zisserman 2015; Zhang et al. 2018). The weights are a file."""
+"""The trunk of VGG16 as LPIPS uses it (Simonyan and Zisserman 2015; Zhang et al. 2018). Its weights are a file's."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
+from jax.lax import Precision
 from jaxtyping import Float, Float32
 
 
 class Convolution(NamedTuple):
-    """Parameters of a 3 x 3 convolution."""
+    """Parameters of a convolution."""
 
-    kernel: Float32[Array, "3 3 channels new_channels"]
+    kernel: Float32[Array, "height width channels new_channels"]
     bias: Float32[Array, " new_channels"]
 
 
@@ -41,7 +40,7 @@ average_pool = partial(nn.avg_pool, window_shape=(2, 2), strides=(2, 2))
 
 
 def lpips_features(
-    params: VGG, pool: Callable[[Array], Array] = max_pool
+    params: VGG, pool: Callable[[Array], Array] = max_pool, precision: Precision | None = None
 ) -> Callable[[Float[Array, "batch height width channels"]], list[Array]]:
     """Build images in [-1, 1] -> five feature maps, those after relu1_2, 2_2, 3_3, 4_3 and 5_3.
 
@@ -50,35 +49,56 @@ def lpips_features(
     let `params` be an argument: as constants, 59 MB of them, they cost seconds of compilation.
 
     Args:
-        params: the trunk, as `read_lpips` gives it.
+        params: the trunk, as `pretrained.lpips.vgg` gives it.
         pool: from stage to stage. LPIPS takes `max_pool`; Consistency Models took `average_pool`.
+        precision: of the convolutions; `Precision.HIGHEST` where the distance is a number to report.
 
     Raises:
         ValueError: from the function that is returned: the images are too small, or have another number of channels.
     """
 
     def features(images: Float[Array, "batch height width channels"]) -> list[Array]:
-        _, height, width, channels = images.shape
-        if channels not in (1, 3):
-            raise ValueError(f"VGG16 takes images of 3 channels, or 1 that is repeated; got {channels}")
-        if min(height, width) < 16:
-            raise ValueError(f"VGG16 halves images four times and takes sides of 16 or more, got {height}x{width}")
-        images = jnp.broadcast_to(images.astype(jnp.float32), (*images.shape[:3], 3))
-        h = (images - jnp.asarray(SHIFT)) / jnp.asarray(SCALE)
+        h = normalised(images, least=16, network="VGG16")
         maps: list[Array] = []
         for stage in params:
             h = pool(h) if maps else h
             for layer in stage:
-                h = nn.relu(_convolve(h, layer))
+                h = nn.relu(convolve(h, layer, precision))
             maps.append(h)
         return maps
 
     return features
 
 
-def _convolve(h: Array, layer: Convolution) -> Array:
-    dimensions = ("NHWC", "HWIO", "NHWC")
-    return jax.lax.conv_general_dilated(h, layer.kernel, (1, 1), "SAME", dimension_numbers=dimensions) + layer.bias
+def normalised(
+    images: Float[Array, "batch height width channels"], *, least: int, network: str
+) -> Float32[Array, "batch height width 3"]:
+    """Images in three channels of about unit size, as ImageNet's are.
+
+    Raises:
+        ValueError: neither 3 channels nor 1, or sides of fewer pixels than `least`.
+    """
+    _, height, width, channels = images.shape
+    if channels not in (1, 3):
+        raise ValueError(f"{network} takes images of 3 channels, or 1 that is repeated; got {channels}")
+    if min(height, width) < least:
+        raise ValueError(
+            f"{network} reduces images several times and takes sides of {least} or more, got {height}x{width}"
+        )
+    images = jnp.broadcast_to(images.astype(jnp.float32), (*images.shape[:3], 3))
+    return (images - jnp.asarray(SHIFT)) / jnp.asarray(SCALE)
+
+
+def convolve(h: Array, layer: Convolution, precision: Precision | None, stride: int = 1, padding: int = 1) -> Array:
+    """A convolution and its bias, with as many zeros on every side."""
+    return layer.bias + jax.lax.conv_general_dilated(
+        h,
+        layer.kernel,
+        (stride, stride),
+        [(padding, padding)] * 2,
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        precision=precision,
+    )
 
 
 def enlarge(
@@ -92,55 +112,3 @@ def enlarge(
     if height >= below:
         return images
     return jax.image.resize(images, (batch, side, side, channels), "bilinear", antialias=False)
-
-
-def read_lpips(path: str | Path) -> tuple[VGG, tuple[Float32[Array, " channels"], ...]]:
-    """Read the trunk and the weights of the five layers from one .npz file; other arrays in it are ignored.
-
-    The names are torchvision's: `features.0.weight` [out, in, 3, 3] and `features.0.bias` [out], and so on up to
-    `features.28`, with the weights of LPIPS beside them as `lin0` [64] to `lin4` [512]. Nothing is unpickled.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: not an npz file of plain arrays; or arrays are missing, of another shape, not finite, or (the
-            weights of a layer) negative; all of them are listed.
-    """
-    arrays = _read_npz(path)
-    layers = [layer for stage in STAGES for layer in stage]
-    shapes: dict[str, tuple[int, ...]] = {}
-    for number, channels, new_channels in layers:
-        shapes[f"features.{number}.weight"] = (new_channels, channels, 3, 3)
-        shapes[f"features.{number}.bias"] = (new_channels,)
-    shapes |= {f"lin{i}": (stage[-1][-1],) for i, stage in enumerate(STAGES)}
-    faults = [fault for name, shape in shapes.items() if (fault := _fault(name, shape, arrays.get(name)))]
-    if faults:
-        raise ValueError(f"{path}: not the trunk and layer weights of LPIPS:\n" + "\n".join(faults))
-
-    def convolution(number: int) -> Convolution:
-        kernel, bias = arrays[f"features.{number}.weight"], arrays[f"features.{number}.bias"]
-        return Convolution(jnp.asarray(kernel.transpose(2, 3, 1, 0), jnp.float32), jnp.asarray(bias, jnp.float32))
-
-    trunk = tuple(tuple(convolution(number) for number, _, _ in stage) for stage in STAGES)
-    return trunk, tuple(jnp.asarray(arrays[f"lin{i}"], jnp.float32) for i in range(len(STAGES)))
-
-
-def _read_npz(path: str | Path) -> dict[str, np.ndarray]:
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
-    except FileNotFoundError:
-        raise
-    except Exception as error:
-        raise ValueError(f"{path}: not a readable npz file of plain arrays: {error}") from error
-
-
-def _fault(name: str, shape: tuple[int, ...], array: np.ndarray | None) -> str | None:
-    if array is None:
-        return f"{name} is missing"
-    if array.shape != shape:
-        return f"{name} has shape {array.shape}, expected {shape}"
-    if not np.issubdtype(array.dtype, np.floating) or not np.isfinite(array).all():
-        return f"{name} holds something else than finite floating-point numbers ({array.dtype})"
-    if name.startswith("lin") and (array < 0).any():
-        return f"{name} holds negative weights"
-    return None

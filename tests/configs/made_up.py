@@ -1,6 +1,8 @@
 """Data, parameters and teachers that are made up, so that every config can take a step in seconds."""
 
 import importlib
+import json
+import re
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -11,6 +13,7 @@ from ml_collections import ConfigDict
 
 import data
 from configs import latents
+from models.pretrained.stable_autoencoder import autoencoder, autoencoder_from
 from train import Experiment, claim
 from train.checkpoint import open_checkpoints, save
 
@@ -138,6 +141,33 @@ def images_file(folder: Path) -> Path:
     path, source = folder / "images.npz", images()
     np.savez(path, image=source.image, label=np.asarray(source.label))
     return path
+
+
+def autoencoder_folder(folder: Path) -> Path:
+    """An autoencoder as diffusers stores it, of two resolutions, with random numbers."""
+    settings = {"_class_name": "AutoencoderKL", "block_out_channels": [4, 8], "layers_per_block": 1}
+    settings |= {"in_channels": 3, "out_channels": 3, "latent_channels": 4, "norm_num_groups": 2}
+    (folder / "config.json").write_text(json.dumps(settings))
+    network, rng = autoencoder_from(settings), np.random.default_rng(0)
+    # The converter knows the names and shapes, and tells them where they are not right.
+    missing = re.findall("^(.*) is missing$", _told(network, {}), re.MULTILINE)
+    shapes = re.findall(
+        r"^(\S*) .* expected \((.*)\)$", _told(network, dict.fromkeys(missing, np.zeros((0,) * 5))), re.M
+    )
+    tensors = {
+        name: 0.3 * rng.standard_normal([int(size) for size in shape.split(",") if size]).astype(np.float32)
+        for name, shape in shapes
+    }
+    importlib.import_module("safetensors.numpy").save_file(tensors, folder / "diffusion_pytorch_model.safetensors")
+    return folder
+
+
+def _told(network: Any, tensors: dict[str, np.ndarray]) -> str:
+    try:
+        autoencoder(network, tensors)
+    except ValueError as error:
+        return str(error)
+    raise AssertionError("these tensors are right")
 
 
 def module(name: str) -> ModuleType:

@@ -30,8 +30,10 @@ SIZED = [name for name in PUBLISHED if "\nSIZES = " in (CONFIGS / f"{name}.py").
 def built(name, tmp_path, runs):
     """The shrunken experiment, with a teacher of its kind where it takes one, and parameters that are not zero."""
     config = small(name)
-    if name == "own_images":
+    if name in ("own_images", "diffusers_autoencoder"):
         config.path = str(made_up.images_file(tmp_path))
+    if name == "diffusers_autoencoder":
+        config.weights = str(made_up.autoencoder_folder(tmp_path))
     if name in made_up.TEACHERS:
         teacher, changes = made_up.TEACHERS[name]
         config.teacher_run = str(runs(teacher, **changes))

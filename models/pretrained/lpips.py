@@ -1,0 +1,94 @@
+"""Weights of LPIPS: a trunk as torchvision stores it, and the weights of the layers as the `lpips` package does.
+
+`vgg16-397923af.pth` and `alexnet-owt-7be5be79.pth` are torchvision's; `vgg.pth` and `alex.pth` come with the package,
+in `lpips/weights/v0.1`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+from jax import Array
+from jaxtyping import Float32
+
+from ..alexnet import LAYERS, AlexNet
+from ..vgg import STAGES, VGG, Convolution
+from .tensors import Place, Tensors, placed
+
+Weights: TypeAlias = tuple[Float32[Array, " channels"], ...]
+"""One number for each channel of each layer, not negative."""
+
+
+def vgg(trunk: Tensors, linear: Tensors) -> tuple[VGG, Weights]:
+    """The trunk of VGG16 and the weights of its five layers.
+
+    Args:
+        trunk: `features.0.weight` and so on; the classifier may be there too.
+        linear: `lin0.model.1.weight` and so on, [1, channels, 1, 1], or `lin0`, [channels].
+
+    Raises:
+        ValueError: tensors are missing, left over, of another shape or not finite, all of which are listed; or a
+            weight of a layer is negative.
+    """
+    sizes = [(number, channels, new_channels, 3) for stage in STAGES for number, channels, new_channels in stage]
+    layers = iter(_trunk(trunk, sizes, "VGG16's trunk"))
+    return (
+        tuple(tuple(next(layers) for _ in stage) for stage in STAGES),
+        _weights(linear, [stage[-1][-1] for stage in STAGES], "LPIPS's layers with VGG16"),
+    )
+
+
+def alexnet(trunk: Tensors, linear: Tensors) -> tuple[AlexNet, Weights]:
+    """The same of AlexNet."""
+    return (
+        tuple(_trunk(trunk, LAYERS, "AlexNet's trunk")),
+        _weights(linear, [layer.new_channels for layer in LAYERS], "LPIPS's layers with AlexNet"),
+    )
+
+
+def read_npz(path: str | Path) -> tuple[VGG, Weights]:
+    """Read VGG16's trunk and the weights of its layers from one .npz file, under the names of `vgg`.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not an npz file of plain arrays; or what `vgg` refuses.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+    except FileNotFoundError:
+        raise
+    except Exception as error:
+        raise ValueError(f"{path}: not a readable npz file of plain arrays: {error}") from error
+    linear = {name: array for name, array in arrays.items() if name.startswith("lin")}
+    try:
+        return vgg({name: array for name, array in arrays.items() if name not in linear}, linear)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def _trunk(tensors: Tensors, sizes: Iterable[tuple[int, int, int, int]], what: str) -> list[Convolution]:
+    shapes: dict[Place, tuple[int, ...]] = {}
+    for number, channels, new_channels, size in sizes:
+        shapes[str(number), "kernel"] = (size, size, channels, new_channels)
+        shapes[str(number), "bias"] = (new_channels,)
+
+    def names(place: Place) -> tuple[str]:
+        number, kind = place
+        return (f"features.{number}.{'weight' if kind == 'kernel' else 'bias'}",)
+
+    layers = placed(tensors, shapes, names, what=what, unused=lambda name: name.startswith("classifier."))
+    return [Convolution(**layer) for layer in layers.values()]
+
+
+def _weights(tensors: Tensors, channels: Sequence[int], what: str) -> Weights:
+    ending = "" if "lin0" in tensors else ".model.1.weight"
+    shapes: dict[Place, tuple[int, ...]] = {(f"lin{i}",): (size,) for i, size in enumerate(channels)}
+    weights = placed(tensors, shapes, lambda place: (place[0] + ending,), what=what)
+    negative = [name for name, array in weights.items() if (array < 0).any()]
+    if negative:
+        raise ValueError(f"not the weights of {what}: {', '.join(negative)} hold negative numbers")
+    return tuple(weights.values())
