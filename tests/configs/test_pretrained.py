@@ -3,6 +3,7 @@
 import json
 import re
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -107,7 +108,7 @@ def test_a_judge_needs_images(tmp_path):
 
 def student_checkpoint(tmp_path, config, form, **more):
     """A state dict of EDM's of a student's own network, with layers for augmentation labels."""
-    student = cifar10.unet(form, config).clone(**more)
+    student: Any = cifar10.unet(form, config).clone(**more)
     network = {"unet": "song", "resolution": 8, "multipliers": student.multipliers}
     frequencies = student.noise_embedding.keywords.get("frequencies")
     network |= {"resample_filter": student.resample_filter, "residual_encoder": student.residual_encoder}
@@ -137,7 +138,7 @@ def test_distillation_takes_the_frequencies_of_its_teacher(tmp_path):
     own = (0.125, -3.0, 2.5, 7.0, 0.75, -1.5, 4.0, 9.0)
     theirs = {"noise_embedding": partial(fourier, frequencies=own)}
     folder, _ = student_checkpoint(tmp_path, config, ncsnpp, **theirs)
-    facts = {"shape": SHAPE, "num_classes": 0, "sigma_data": 0.5}
+    facts: dict[str, Any] = {"shape": SHAPE, "num_classes": 0, "sigma_data": 0.5}
     with pytest.raises(ValueError, match="embeds noise levels in its own way"):
         teachers.teacher(str(folder), **facts)
     teacher = teachers.teacher(str(folder), **facts, takes_embedding=True)

@@ -150,7 +150,7 @@ def edm2_snapshot(path: Path) -> tuple[Path, Any]:
     }
     params = jax.tree.map(lambda a: rng.standard_normal(a.shape).astype(np.float16).astype(np.float32), shapes)
     family = FAMILIES["edm2"]
-    arrays = tensors_of(params, family.stored_at(settings)) | family.constants(settings)
+    arrays = tensors_of(params, family.stored_at(settings)) | dict(family.constants(settings))
     arguments = {"img_resolution": 8, "img_channels": 3, "label_dim": 5, "model_channels": 8, "channel_mult": [1, 2]}
     arguments |= {"num_blocks": 1, "attn_resolutions": [4], "channels_per_head": 8}
     half = {name: np.asarray(a, np.float16) for name, a in arrays.items()}

@@ -117,7 +117,9 @@ def test_diffusion_models_of_nvidia(file, quick_jit):
         assert call["sigma_min"] == 0.003
     if converted.family == "edm2":
         weight: EDM2LogVariance = log_variance(converted.settings)
-        w = weight.apply({"params": converted.params["log_variance"]}, jnp.asarray(arrays["c_noise_f64"], jnp.float32))
+        w: Any = weight.apply(
+            {"params": converted.params["log_variance"]}, jnp.asarray(arrays["c_noise_f64"], jnp.float32)
+        )
         np.testing.assert_allclose(w, arrays["logvar_f64"].ravel(), rtol=1e-5, atol=1e-5)
         assert error(denoised, arrays["denoised_fp16weights_aspublished_f32"]) < 5e-4
     if file.startswith(("edm_ddpmpp_uncond", "edm_ncsnpp_uncond")):
@@ -161,12 +163,12 @@ def test_guided_diffusion_in_both_orders_of_attention(quick_jit):
 def test_transformers(file, quick_jit):
     arrays, converted = arrays_of(file), convert(FIXTURES / file, **given(file))
     x, y = images(arrays["x"]), jnp.asarray(arrays["y"], jnp.int32)
-    F = quick_jit(lambda params, x, t, y: converted.module.apply({"params": params}, x, t, y)[..., :4])
+    module: Any = converted.module
+    F = quick_jit(lambda params, x, t, y: module.apply({"params": params}, x, t, y)[..., :4])
     t, steps = (jnp.asarray(arrays[name], jnp.float32) for name in ("t", "t_integer"))
     assert error(F(converted.params, x, t, y), arrays["out_f64"]) < 1e-5
     assert error(F(converted.params, x, steps, y), arrays["out_integer_t_f64"]) < 1e-4
-    heads = converted.module.heads
-    assert error(F(_swapped_in_stack(converted.params, heads), x, t, y), arrays["out_f64"]) > 1e-3
+    assert error(F(_swapped_in_stack(converted.params, module.heads), x, t, y), arrays["out_f64"]) > 1e-3
 
     # Guidance of two items by the same two without a class, in three channels of four.
     half = len(arrays["cfg_y"]) // 2
@@ -218,7 +220,7 @@ def test_all_tensors_go_back_to_where_they_came_from(file, tmp_path):
     )
     tensors = tensors.get("ema", tensors)
     export(converted, tmp_path / "back.safetensors")
-    back = read(tmp_path / "back.safetensors")
+    back: Any = read(tmp_path / "back.safetensors")
     assert back.keys() == tensors.keys()
     constants = FAMILIES[converted.family].constants(converted.settings)
     for name, array in tensors.items():
