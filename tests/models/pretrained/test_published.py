@@ -2,13 +2,14 @@
 
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from models.log_variance import EDM2LogVariance
-from models.pretrained import FAMILIES, calls, convert, export, read, state_dict
+from models.pretrained import FAMILIES, Record, calls, convert, export, read, state_dict
 from models.pretrained.edm2 import log_variance
 
 FIXTURES = Path(__file__).parents[4] / "shared" / "fixtures"
@@ -213,12 +214,8 @@ def test_trajectory_model(quick_jit):
 @pytest.mark.parametrize("file", [*EDM, *OTHERS])
 def test_all_tensors_go_back_to_where_they_came_from(file, tmp_path):
     content, converted = read(FIXTURES / file), convert(FIXTURES / file, **given(file))
-    tensors = (
-        content
-        if file in OTHERS or file.endswith("state_dict.pt")
-        else state_dict(content.get("ema") or content["net"])
-    )
-    tensors = tensors.get("ema", tensors)
+    content = content.get("ema", content.get("net", content))
+    tensors: Any = state_dict(content) if isinstance(content, Record) else content
     export(converted, tmp_path / "back.safetensors")
     back: Any = read(tmp_path / "back.safetensors")
     assert back.keys() == tensors.keys()
