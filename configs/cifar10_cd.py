@@ -48,8 +48,8 @@ def get_config() -> ConfigDict:
 def build(config: ConfigDict) -> Experiment:
     """The experiment of these values."""
     images = cifar10.source(config)
-    model = cifar10.unet(ncsnpp, config)
-    teacher = cifar10.teacher(config, images)
+    teacher = cifar10.teacher(config, images, takes_embedding=True)
+    model = teachers.embedding_noise_as(teacher, cifar10.unet(ncsnpp, config))
     metric = glue.lpips_or_l2(config.lpips)
 
     def f(params: Params, labels: jax.Array | None, dropout: jax.Array | None = None) -> Net:

@@ -149,7 +149,9 @@ def power_name(sigma_rel: float) -> str:
     return f"power_{sigma_rel:g}"
 
 
-def teacher(config: ConfigDict, source: data.Source, *, guidance: float = 1.0) -> teachers.Teacher:
+def teacher(
+    config: ConfigDict, source: data.Source, *, guidance: float = 1.0, takes_embedding: bool = False
+) -> teachers.Teacher:
     """The diffusion model in config.teacher_run, checked against this run."""
     return teachers.teacher(
         config.teacher_run,
@@ -157,6 +159,7 @@ def teacher(config: ConfigDict, source: data.Source, *, guidance: float = 1.0) -
         num_classes=source.num_classes,
         sigma_data=config.sigma_data,
         guidance=guidance,
+        takes_embedding=takes_embedding,
     )
 
 

@@ -48,8 +48,8 @@ def get_config() -> ConfigDict:
 def build(config: ConfigDict) -> Experiment:
     """The experiment of these values."""
     source = imagenet.images(config)
-    model = imagenet.network(adm, config)
-    teacher = imagenet.teacher(config, source)
+    teacher = imagenet.teacher(config, source, takes_embedding=True)
+    model = teachers.embedding_noise_as(teacher, imagenet.network(adm, config))
     metric = glue.lpips_or_l2(config.lpips, pool=vgg.average_pool)
 
     def f(params: Params, labels: jax.Array | None, dropout: jax.Array | None = None) -> Net:

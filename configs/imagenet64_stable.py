@@ -29,8 +29,8 @@ def get_config(size: str = "S") -> ConfigDict:
 def build(config: ConfigDict) -> Experiment:
     """The experiment of these values."""
     source = imagenet.images(config)
-    model = imagenet64_ect.network(config)
-    teacher = imagenet.teacher(config, source)
+    teacher = imagenet.teacher(config, source, takes_embedding=True)
+    model = teachers.embedding_noise_as(teacher, imagenet64_ect.network(config))
 
     def f(params: Params, labels: jax.Array | None, dropout: jax.Array | None = None) -> Net:
         return preconditioning.consistency(glue.bind(model, params, labels, dropout), config.sigma_data)

@@ -14,6 +14,7 @@ import train
 from configs import glue
 from losses import Path
 from losses.types import Net
+from models import ADMUNet, EDM2UNet, SongUNet
 from train.state import check_initial
 
 
@@ -29,6 +30,7 @@ class Diffusion(NamedTuple):
         guidable: whether it was trained with the null class too.
         network: parameters of the run -> those of its network, which is what `on_path` and students take.
         images: () -> the images it was trained on, where it can say; pairs of real images are made of them.
+        noise_embedding: of its network, if that is none that our configs build.
     """
 
     on_path: Callable[[train.Params, jax.Array | None, Path], Net]
@@ -39,6 +41,7 @@ class Diffusion(NamedTuple):
     guidable: bool = False
     network: Callable[[train.Params], train.Params] = lambda params: params
     images: Callable[[], data.Source] | None = None
+    noise_embedding: Callable[[jax.Array], jax.Array] | None = None
 
 
 class Flow(NamedTuple):
@@ -67,16 +70,24 @@ class Teacher(NamedTuple):
 
 
 def teacher(
-    workdir: str, *, shape: Sequence[int], num_classes: int, sigma_data: float, guidance: float = 1.0
+    workdir: str,
+    *,
+    shape: Sequence[int],
+    num_classes: int,
+    sigma_data: float,
+    guidance: float = 1.0,
+    takes_embedding: bool = False,
 ) -> Teacher:
     """The diffusion model trained in a workdir, checked against the student it shall teach.
 
-    Without a workdir the run can be built and looked at, and says what it lacks when it is to be trained.
+    Without a workdir the run can be built and looked at, and says what it lacks when it is to be trained. A student
+    that `takes_embedding` is built with the noise embedding of a teacher that has its own, `embedding_noise_as`.
 
     Raises:
         FileNotFoundError: if there is no run, or it has no checkpoint, when the parameters are read.
-        ValueError: if the run is not of a diffusion model, or of other data, or preconditioned otherwise, or guidance
-            is asked of a model that never saw the null class.
+        ValueError: if the run is not of a diffusion model, or of other data, or preconditioned otherwise, or has a
+            noise embedding that the student does not take, or guidance is asked of a model that never saw the null
+            class.
     """
     if not workdir:
         return Teacher(_absent(tuple(shape), num_classes, sigma_data), _no_teacher)
@@ -92,9 +103,19 @@ def teacher(
     ):
         if theirs != ours:
             raise ValueError(f"the teacher in {workdir} has {name} {theirs}, this run {ours}")
+    if diffusion.noise_embedding is not None and not takes_embedding:
+        raise ValueError(
+            f"the network in {workdir} embeds noise levels in its own way, which students here do not take"
+        )
     if guidance != 1 and not diffusion.guidable:
         raise ValueError(f"guidance {guidance} needs a teacher trained with label_dropout, {workdir} was not")
     return Teacher(diffusion, lambda: diffusion.network(train.restore_average(workdir, diffusion.average)[0]))
+
+
+def embedding_noise_as(teacher: Teacher, model: ADMUNet | EDM2UNet | SongUNet) -> Any:
+    """A student that embeds noise levels as its teacher does, of whose weights it starts."""
+    embedding = teacher.diffusion.noise_embedding
+    return model if embedding is None else model.clone(noise_embedding=embedding)
 
 
 def start(teacher_run: str, teacher: Teacher) -> dict[str, Any]:

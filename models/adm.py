@@ -27,9 +27,9 @@ class ADMUNet(nn.Module):
     Layers carry the names of EDM's DhariwalUNet, `enc_64x64_block0` for its `enc.64x64_block0`, so names
     depend on the resolution of the images. Parameters are float32.
 
-    OpenAI's U-Net of guided diffusion and of Consistency Models, where blocks resample (`resblock_updown`),
-    is this network with `norm=partial(group_norm, epsilon=1e-5, least=1)` under other names. It reads 1000 times
-    EDM's noise level.
+    OpenAI's U-Net of guided diffusion and of Consistency Models is this network with
+    `norm=partial(group_norm, epsilon=1e-5, least=1)` under other names. That of Consistency Models reads 1000 times
+    EDM's noise level, that of guided diffusion the step, 0 to 999.
 
     Attributes:
         noise_embedding: fixed embedding of the noise level, [B] -> [B, features], float32.
@@ -39,6 +39,8 @@ class ADMUNet(nn.Module):
         attention_resolutions: image heights at which blocks have attention; the middle has it always.
         channels_per_head: channels of an attention head. As published, a block of fewer has no attention.
         adaptive_scale: whether the embedding scales and shifts in a block (ADM), or is added (iCT).
+        resampling_blocks: whether blocks change the resolution, or single convolutions do (`resblock_updown=False` in
+            guided diffusion): of stride 2, and of what was enlarged by repetition.
         double_norm: whether scale and shift are vectors of unit mean square (sCM); needs `adaptive_scale`.
         norm: normalisation of the blocks and before the last convolution; `non_scaling_norm` is iLCT's.
         num_classes: 0 for an unconditional network. Otherwise labels lie in [0, num_classes];
@@ -51,6 +53,7 @@ class ADMUNet(nn.Module):
         dropout_resolutions: image heights at which blocks have dropout; None for all.
         dtype: compute dtype of the blocks; embeddings and the last convolution stay float32.
         attention: function (q, k, v) -> out over [B, L, H, D].
+        out_channels: of the output; 0 for those of x.
     """
 
     noise_embedding: Callable[[Array], Array]
@@ -60,6 +63,7 @@ class ADMUNet(nn.Module):
     attention_resolutions: tuple[int, ...] = (32, 16, 8)
     channels_per_head: int = 64
     adaptive_scale: bool = True
+    resampling_blocks: bool = True
     double_norm: bool = False
     norm: Norm = partial(group_norm, epsilon=1e-5)
     num_classes: int = 0
@@ -70,6 +74,7 @@ class ADMUNet(nn.Module):
     dropout_resolutions: tuple[int, ...] | None = None
     dtype: DTypeLike = jnp.float32
     attention: Attention = softmax_attention
+    out_channels: int = 0
 
     @nn.compact
     def __call__(
@@ -82,7 +87,7 @@ class ADMUNet(nn.Module):
         *,
         augment: Float[Array, "batch augment"] | None = None,
         train: bool = False,
-    ) -> Float32[Array, "batch height width channels"]:
+    ) -> Float32[Array, "batch height width out_channels"]:
         """Evaluate the network.
 
         Args:
@@ -137,8 +142,10 @@ class ADMUNet(nn.Module):
             size = f"{height}x{width}"
             if level == 0:
                 h = conv(h, channels, 3, self.dtype, f"enc_{size}_conv")
-            else:
+            elif self.resampling_blocks:
                 h = block(f"enc_{size}_down", h, h.shape[-1], resample=partial(downsample, taps=BOX))
+            else:
+                h = conv(h, h.shape[-1], 3, self.dtype, f"enc_{size}_down", stride=2)
             skips.append(h)
             for i in range(self.blocks):
                 h = block(f"enc_{size}_block{i}", h, channels, height in self.attention_resolutions)
@@ -149,14 +156,16 @@ class ADMUNet(nn.Module):
             if level == len(levels) - 1:
                 h = block(f"dec_{size}_in0", h, h.shape[-1], True)
                 h = block(f"dec_{size}_in1", h, h.shape[-1])
-            else:
+            elif self.resampling_blocks:
                 h = block(f"dec_{size}_up", h, h.shape[-1], resample=partial(upsample, taps=BOX))
+            else:
+                h = conv(upsample(h, BOX), h.shape[-1], 3, self.dtype, f"dec_{size}_up")
             for i in range(self.blocks + 1):
                 h = jnp.concatenate([h, skips.pop()], axis=-1)
                 h = block(f"dec_{size}_block{i}", h, channels, height in self.attention_resolutions)
 
         h = nn.silu(self.norm(h, jnp.float32, "out_norm"))
-        return conv(h, x.shape[-1], 3, jnp.float32, "out_conv", zeros)
+        return conv(h, self.out_channels or x.shape[-1], 3, jnp.float32, "out_conv", zeros)
 
     def _embed(self, t: Array, labels: Array | None, s: Array | None, w: Array | None, augment: Array | None) -> Array:
         """Noise level, second one, guidance scale and augmentation through two layers, then the label."""

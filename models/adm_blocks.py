@@ -88,12 +88,22 @@ class ADMBlock(nn.Module):
 
 
 def conv(
-    x: Array, channels: int, kernel: int, dtype: DTypeLike, name: str, init: Callable[..., Array] | None = None
+    x: Array,
+    channels: int,
+    kernel: int,
+    dtype: DTypeLike,
+    name: str,
+    init: Callable[..., Array] | None = None,
+    stride: int = 1,
 ) -> Array:
-    """Square convolution of the calling module that keeps the resolution; `init` is that of weights and biases."""
+    """Square convolution of the calling module that divides the resolution by its stride.
+
+    `init` is that of weights and biases.
+    """
     layer = nn.Conv(
         channels,
         (kernel, kernel),
+        strides=stride,
         padding=kernel // 2,
         kernel_init=init or plain_init,
         bias_init=init or uniform_bias(kernel * kernel * x.shape[-1]),

@@ -8,6 +8,7 @@ import flax.linen as nn
 from jax import Array
 from jaxtyping import Float, Float32
 
+from .edm2_blocks import MPConv, mp_fourier
 from .embeddings import fourier, fourier_frequencies
 
 
@@ -31,3 +32,21 @@ class LogVariance(nn.Module):
         """Evaluate w at the noise level as the network sees it (c_noise)."""
         h = math.sqrt(2) * fourier(t, fourier_frequencies(self.features, self.scale))
         return nn.Dense(1, use_bias=False, kernel_init=nn.initializers.zeros, name="linear")(h)[:, 0]
+
+
+class EDM2LogVariance(nn.Module):
+    """The same as EDM2 has it beside its published networks: Fourier features with phases, a weight normalised on use.
+
+    Attributes:
+        frequencies: of the features, in periods per unit of t.
+        phases: of the features, in periods.
+    """
+
+    frequencies: tuple[float, ...]
+    phases: tuple[float, ...]
+
+    @nn.compact
+    def __call__(self, t: Float[Array, " batch"]) -> Float[Array, " batch"]:
+        """Evaluate w at the noise level as the network sees it (c_noise)."""
+        h = mp_fourier(t, self.frequencies, self.phases)
+        return MPConv(1, dtype=h.dtype, name="linear")(h)[:, 0]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jaxtyping import Float
 
@@ -35,6 +36,53 @@ def edm(F: Net, sigma_data: float = 0.5) -> Net:
         c_skip = sigma_data**2 / total
         c_out = t * sigma_data / jnp.sqrt(total)
         return expand(c_skip, x) * x + expand(c_out, x) * _inner(F, x, t, total)
+
+    return denoiser
+
+
+def vp(F: Net, beta_d: float = 19.9, beta_min: float = 0.1, steps: int = 1000) -> Net:
+    """Denoiser `D(x, t) = x - t F(x / sqrt(t^2 + 1), (steps - 1) tau)` of Song et al. 2021's VP.
+
+    F predicts noise. tau in [0, 1] is the time of level t: that of noise over signal on the path with
+    beta(tau) = beta_min + beta_d tau. Karras et al. 2022, table 1.
+    """
+
+    def denoiser(x: Float[Array, "batch *shape"], t: Float[Array, " batch"]) -> Float[Array, "batch *shape"]:
+        x, t = at_least_float32(x), at_least_float32(t)
+        tau = (jnp.sqrt(beta_min**2 + 2 * beta_d * jnp.log1p(jnp.square(t))) - beta_min) / beta_d
+        c_in = 1.0 / jnp.sqrt(jnp.square(t) + 1)
+        return x - expand(t, x) * at_least_float32(F(expand(c_in, x) * x, (steps - 1) * tau))
+
+    return denoiser
+
+
+def ve(F: Net) -> Net:
+    """Denoiser `D(x, t) = x + t F(x, ln(t / 2))` of Song et al. 2021's VE. Karras et al. 2022, table 1."""
+
+    def denoiser(x: Float[Array, "batch *shape"], t: Float[Array, " batch"]) -> Float[Array, "batch *shape"]:
+        x, t = at_least_float32(x), at_least_float32(t)
+        return x + expand(t, x) * at_least_float32(F(x, jnp.log(jnp.maximum(t, _SMALLEST_NOISE) / 2)))
+
+    return denoiser
+
+
+def discrete(F: Net, levels: Float[np.ndarray, " steps"]) -> Net:
+    """Denoiser `D(x, t) = x - t F(x / sqrt(t^2 + 1), i)` of a prediction of noise that knows steps i = 0, 1, ... alone.
+
+    i is the step whose level of noise over signal is closest to t, so D jumps between the levels; samplers do best on
+    them. Further channels of F, which predict a variance, are not used. iDDPMPrecond in the code of Karras et al. 2022.
+
+    Args:
+        F: the network.
+        levels: of noise over signal at each step, ascending.
+    """
+
+    def denoiser(x: Float[Array, "batch *shape"], t: Float[Array, " batch"]) -> Float[Array, "batch *shape"]:
+        x, t = at_least_float32(x), at_least_float32(t)
+        step = jnp.argmin(jnp.abs(t[:, None] - jnp.asarray(levels, t.dtype)), axis=1).astype(t.dtype)
+        c_in = 1.0 / jnp.sqrt(jnp.square(t) + 1)
+        out = at_least_float32(F(expand(c_in, x) * x, step))[..., : x.shape[-1]]
+        return x - expand(t, x) * out
 
     return denoiser
 

@@ -37,6 +37,8 @@ class SongUNet(nn.Module):
             `num_classes` itself is the null class, a one-hot vector of zeros.
         augment_features: length of the augmentation label, 0 for none.
         second_time: whether the network takes a second noise level s, embedded like the first one.
+        second_branch: whether s, and with it the label, then goes through layers of its own up to each block, where
+            it is added (CTM's code), or is added to the noise embedding.
         guided: whether the network takes a guidance scale w: sinusoids of it, of frequency 1 and below, go through
             a linear layer that starts at zero and are added to the noise embedding.
         norm: normalisation of the blocks and before the last convolution; `non_scaling_norm` is iLCT's.
@@ -58,6 +60,7 @@ class SongUNet(nn.Module):
     num_classes: int = 0
     augment_features: int = 0
     second_time: bool = False
+    second_branch: bool = False
     guided: bool = False
     norm: Norm = group_norm
     double_norm: bool = False
@@ -94,7 +97,7 @@ class SongUNet(nn.Module):
         """
         check_conditions(x, t, labels, s, w, self.num_classes, self.second_time, self.guided)
         self._check(x, augment)
-        embedding = self._embed(t, labels, s, w, augment)
+        embedding, second = self._embed(t, labels, s, w, augment)
         down = partial(downsample, taps=self.resample_filter)
         up = partial(upsample, taps=self.resample_filter)
 
@@ -117,7 +120,7 @@ class SongUNet(nn.Module):
                 self.dtype,
                 name=name,
             )
-            return layer(h, embedding)
+            return layer(h, embedding, second)
 
         resolutions = [(x.shape[1] >> level, x.shape[2] >> level) for level in range(len(self.multipliers))]
         levels = [
@@ -153,25 +156,38 @@ class SongUNet(nn.Module):
         h = nn.silu(self.norm(h, jnp.float32, f"dec_{size}_aux_norm"))
         return conv(self.out_channels or x.shape[-1], 3, jnp.float32, f"dec_{size}_aux_conv", tiny_init)(h)
 
-    def _embed(self, t: Array, labels: Array | None, s: Array | None, w: Array | None, augment: Array | None) -> Array:
-        """Noise level, second one, guidance scale, label and augmentation, added and passed through two layers."""
-        embedding = self.noise_embedding(t)
+    def _embed(
+        self, t: Array, labels: Array | None, s: Array | None, w: Array | None, augment: Array | None
+    ) -> tuple[Array, Array | None]:
+        """Noise level, second one, guidance scale, label and augmentation, added and passed through two layers.
+
+        With `second_branch` the second one and the label are passed through two others, and returned by themselves.
+        """
+        embedding, second = self.noise_embedding(t), None
         features = embedding.shape[-1]
-        if s is not None:
+        if s is not None and self.second_branch:
+            second = self.noise_embedding(s)
+        elif s is not None:
             embedding += nn.Dense(features, kernel_init=plain_init, name="map_s")(self.noise_embedding(s))
         if w is not None:
             layer = nn.Dense(features, use_bias=False, kernel_init=nn.initializers.zeros, name="map_w")
             embedding += layer(edm_positional(w, features))
         if labels is not None:
             one_hot = jax.nn.one_hot(labels, self.num_classes) * math.sqrt(self.num_classes)
-            embedding += nn.Dense(features, kernel_init=plain_init, name="map_label")(one_hot)
+            label = nn.Dense(features, kernel_init=plain_init, name="map_label")(one_hot)
+            embedding += label
+            second = None if second is None else second + label
         if self.augment_features:
             augment = jnp.zeros((t.shape[0], self.augment_features)) if augment is None else augment
             layer = nn.Dense(features, use_bias=False, kernel_init=plain_init, name="map_augment")
             embedding += layer(augment)
-        for name in ("map_layer0", "map_layer1"):
-            embedding = nn.silu(nn.Dense(4 * self.channels, kernel_init=plain_init, name=name)(embedding))
-        return embedding
+
+        def two_layers(h: Array, ending: str) -> Array:
+            for name in ("map_layer0", "map_layer1"):
+                h = nn.silu(nn.Dense(4 * self.channels, kernel_init=plain_init, name=f"{name}{ending}")(h))
+            return h
+
+        return two_layers(embedding, ""), None if second is None else two_layers(second, "_s")
 
     def _downsample_image(self, image: Array, channels: int, size: str) -> Array:
         """Convolve first, with the border that the filter needs, then filter and halve."""

@@ -56,18 +56,27 @@ class UNetBlock(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "batch height width channels"], embedding: Float32[Array, "batch embedding"]
+        self,
+        x: Float[Array, "batch height width channels"],
+        embedding: Float32[Array, "batch embedding"],
+        second: Float32[Array, "batch embedding"] | None = None,
     ) -> Float[Array, "batch new_height new_width new_channels"]:
-        """Apply the block."""
+        """Apply the block; `second` is brought in beside the embedding, by a layer of its own."""
         resample = self.resample or (lambda h: h)
+
+        def affine(features: int) -> Array:
+            out = nn.Dense(features, kernel_init=plain_init, name="affine")(embedding)
+            if second is not None:
+                out += nn.Dense(features, kernel_init=plain_init, name="affine_s")(second)
+            return out
 
         h = resample(nn.silu(self.norm(x, self.dtype, "norm0")))
         h = conv(self.channels, 3, self.dtype, "conv0")(h)
         if self.double_norm:
-            scale, shift = double_norm(nn.Dense(2 * self.channels, kernel_init=plain_init, name="affine")(embedding))
+            scale, shift = double_norm(affine(2 * self.channels))
             h = self.norm(h, self.dtype, "norm1") * scale.astype(h.dtype) + shift.astype(h.dtype)
         else:
-            shift = nn.Dense(self.channels, kernel_init=plain_init, name="affine")(embedding)
+            shift = affine(self.channels)
             h = self.norm(h + shift[:, None, None, :].astype(h.dtype), self.dtype, "norm1")
         h = nn.silu(h)
         h = nn.Dropout(self.dropout, deterministic=self.deterministic)(h)

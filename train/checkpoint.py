@@ -13,8 +13,10 @@ import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from jaxtyping import Array, PyTree
+from safetensors.numpy import load_file
 
 FORMAT_VERSION = 1
+CONVERTED = "model.safetensors"
 
 
 class Checkpoints(NamedTuple):
@@ -91,7 +93,8 @@ def restore(checkpoints: Checkpoints, like: PyTree, *, step: int) -> tuple[PyTre
 def restore_average(workdir: Path | str, average: str, step: int | None = None) -> tuple[PyTree, int]:
     """Parameters for sampling: one weight average by name, or "params", from a run's checkpoints.
 
-    Nothing of the rest of the state is read. Arrays land on the default device.
+    Nothing of the rest of the state is read. Arrays land on the default device. A folder with a converted network,
+    `model.safetensors`, is a run of no steps, and of "params" alone.
 
     Returns:
         The parameters and the step they are from.
@@ -100,6 +103,10 @@ def restore_average(workdir: Path | str, average: str, step: int | None = None) 
         FileNotFoundError: if the run has no checkpoint (of that step).
         ValueError: if there is no such average (those that exist are listed), or its checksum differs.
     """
+    if (converted := Path(workdir) / CONVERTED).is_file():
+        if average != "params" or step not in (None, 0):
+            raise ValueError(f"{converted} has the average params of step 0 alone, got {average!r} of step {step}")
+        return read_converted(converted), 0
     path = Path(workdir) / "checkpoints"
     steps = steps_in(path)
     if not steps:
@@ -125,6 +132,18 @@ def read_average(path: Path | str, average: str, step: int) -> PyTree:
         tree = manager.restore(step, args=ocp.args.Composite(state=_request(item)))["state"]
         _verify(checkpoints, step, tree, _facts(checkpoints, step)["checksums"])
     return tree["params"] if average == "params" else tree["averages"][average]
+
+
+def read_converted(path: Path) -> PyTree:
+    """The parameters in a safetensors file whose names are those in the tree, joined by "/"."""
+    params: dict[str, Any] = {}
+    for name, array in load_file(path).items():
+        *parents, last = name.split("/")
+        layer = params
+        for parent in parents:
+            layer = layer.setdefault(parent, {})
+        layer[last] = jnp.asarray(array)
+    return params
 
 
 def steps_in(path: Path | str) -> list[int]:

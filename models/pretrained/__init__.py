@@ -1,6 +1,9 @@
 """Checkpoints of other programs, read without executing anything, as networks of this folder."""
 
+from . import calls
+from .converted import Converted
+from .files import FAMILIES, convert, export, load, write
 from .reader import read, state_dict
 from .unpickle import Record
 
-__all__ = ["Record", "read", "state_dict"]
+__all__ = ["FAMILIES", "Converted", "Record", "calls", "convert", "export", "load", "read", "state_dict", "write"]

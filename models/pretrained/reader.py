@@ -22,6 +22,7 @@ MAGIC = 0x1950A86A20F9469CFC6C  # the first of the pickles in a file of torch be
 LEGACY_PROTOCOL = 1001
 LOAD_FROM_BYTES = ("torch.storage", "_load_from_bytes")
 DEEPEST = 100  # modules within modules
+LONGEST_HEADER = 100_000_000  # bytes, of safetensors: what starts with more is something else
 
 
 def read(path: str | Path) -> Any:
@@ -45,14 +46,14 @@ def read(path: str | Path) -> Any:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
     size = path.stat().st_size
-    if size < 16:
-        raise ValueError(f"{path}: {size} bytes are no checkpoint")
+    if size == 0:
+        raise ValueError(f"{path} is empty")
     with path.open("rb") as file:
         start = file.read(16)
     try:
         if start[:4] == b"PK\x03\x04":
             return _read_zip(path, size)
-        if start[8:9] == b"{":
+        if start[8:9] == b"{" and int.from_bytes(start[:8], "little") <= LONGEST_HEADER:
             return _read_safetensors(path)
         if start[:1] == b"\x80":
             # Of a file, reading as much as a length declares would first take so much memory.

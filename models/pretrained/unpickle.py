@@ -9,7 +9,7 @@ import pickletools
 import re
 from collections.abc import Callable, Mapping
 from io import BytesIO
-from typing import Any, NamedTuple, TypeAlias
+from typing import IO, Any, NamedTuple, TypeAlias, cast
 
 import jax.numpy as jnp
 import numpy as np
@@ -89,10 +89,10 @@ def unpickle(stream: Stream, known: Globals, persistent: Callable[[Any], Any] | 
         Exception: of any kind, as there is no end to what can be wrong with a file; nothing was executed.
     """
     start = stream.tell()
-    for position, (opcode, argument, _) in enumerate(pickletools.genops(stream)):
+    for position, (opcode, argument, _) in enumerate(pickletools.genops(cast(IO[bytes], stream))):
         if opcode.name.startswith("EXT"):
             raise ValueError(f"it uses the extension code {argument}, which could stand for anything")
-        if opcode.name.endswith("PUT") and not argument <= position:
+        if opcode.name.endswith("PUT") and (argument is None or argument > position):
             raise ValueError(f"it declares {argument} remembered values after {position} steps")
     stream.seek(start)
     return _Unpickler(stream, known, persistent).load()
@@ -201,7 +201,7 @@ class _Array(np.ndarray):
         _, shape, dtype, fortran, data = state
         if not isinstance(data, bytes) or math.prod(shape) * dtype.numpy().itemsize != len(data):
             raise ValueError(f"it has an array of shape {shape} in other than as many numbers")
-        super().__setstate__((1, shape, dtype.numpy(), fortran, data))  # type: ignore[misc]  # numpy's, not object's
+        super().__setstate__((1, shape, dtype.numpy(), fortran, data))
 
 
 def _empty_array(*_: Any) -> np.ndarray:

@@ -145,3 +145,31 @@ def test_impossible_settings_are_refused(settings, augment, message):
     init = partial(tiny(**settings).init, augment=augment)
     with pytest.raises(ValueError, match=message):
         jax.eval_shape(init, jax.random.key(0), jnp.zeros((1, 8, 8, 3)), jnp.zeros(1))
+
+
+def test_single_convolutions_may_resample_and_the_output_have_other_channels(randomized, quick_jit):
+    """Guided diffusion with `resblock_updown=False`: stride 2 down, repetition and a convolution up."""
+    module = tiny(attention_resolutions=()).clone(resampling_blocks=False, out_channels=6)
+    shapes = shapes_of(module)
+    for name, width in (("enc_4x4_down", 8), ("dec_8x8_up", 16)):
+        assert jax.tree.map(jnp.shape, shapes[name]) == {"kernel": (3, 3, width, width), "bias": (width,)}
+    x, t = jax.random.normal(jax.random.key(0), (1, 8, 8, 3)), jnp.ones(1)
+    variables = randomized(module, x, t)
+    seen: dict[str, Any] = {}
+
+    def keep(next_function, args, kwargs, context):
+        out = next_function(*args, **kwargs)
+        if context.module.name in ("enc_4x4_down", "dec_8x8_up"):
+            seen[context.module.name] = args[0], out
+        return out
+
+    with nn.intercept_methods(keep):
+        assert module.apply(variables, x, t).shape == (1, 8, 8, 6)
+    given, halved = seen["enc_4x4_down"]
+    assert (given.shape, halved.shape) == ((1, 8, 8, 8), (1, 4, 4, 8))
+    # PyTorch pads one pixel on every side, so that each window is centred on an even pixel.
+    kernel, bias = (variables["params"]["enc_4x4_down"][part] for part in ("kernel", "bias"))
+    window = jnp.pad(given, ((0, 0), (1, 1), (1, 1), (0, 0)))[0, 2:5, 4:7]
+    np.testing.assert_allclose(halved[0, 1, 2], jnp.einsum("hwi,hwio->o", window, kernel) + bias, rtol=1e-4, atol=1e-4)
+    enlarged, _ = seen["dec_8x8_up"]
+    np.testing.assert_array_equal(enlarged[:, ::2, ::2], enlarged[:, 1::2, 1::2])

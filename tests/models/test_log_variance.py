@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from models.log_variance import LogVariance
+from models.log_variance import EDM2LogVariance, LogVariance
 
 T = jnp.linspace(-1.5, 1.5, 7)
 
@@ -41,3 +41,15 @@ def test_minimum_of_the_weighted_loss_is_the_logarithm_of_the_loss(scale):
     for _ in range(400):
         params = descend(params)
     np.testing.assert_allclose(np.asarray(module.apply({"params": params}, T)), jnp.log(losses), atol=1e-2)
+
+
+def test_that_of_edm2_does_not_depend_on_the_size_of_its_weight():
+    module = EDM2LogVariance(frequencies=(0.5, -1.0, 2.0), phases=(0.1, 0.6, 0.9))
+    weight = jnp.array([[1.0], [-2.0], [0.5]])
+    out: Any = module.apply({"params": {"linear": {"weight": weight}}}, T)
+    assert out.shape == T.shape
+    larger: Any = module.apply({"params": {"linear": {"weight": 100 * weight}}}, T)
+    np.testing.assert_allclose(larger, out, rtol=1e-3, atol=1e-4)  # but for the 1e-4 by which it is divided
+    angles = 2 * np.pi * (np.asarray(T)[:, None] * np.array([0.5, -1.0, 2.0]) + np.array([0.1, 0.6, 0.9]))
+    unit = weight[:, 0] / np.sqrt(np.sum(np.square(weight)))
+    np.testing.assert_allclose(out, np.sqrt(2) * np.cos(angles) @ unit, rtol=1e-3, atol=1e-3)

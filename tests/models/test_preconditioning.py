@@ -275,3 +275,46 @@ def test_without_a_boundary_the_linear_kernel_is_the_denoiser_of_its_path():
     for wrong in (-0.1, 80.0):
         with pytest.raises(ValueError, match="sigma_min < sigma_max"):
             preconditioning.linear_consistency(zero, s, sigma_min=wrong)
+
+
+# ---- Other networks of diffusion models: each is told the noise level in its own way ---------------------------------
+
+
+def gaussian_denoiser(t):
+    return expand(SIGMA_DATA**2 / (SIGMA_DATA**2 + t**2), X) * X
+
+
+def noise_in(x, t):
+    """What a prediction of noise is at x / sqrt(t^2 + 1), which it is shown."""
+    return expand(t * jnp.sqrt(t**2 + 1) / (SIGMA_DATA**2 + t**2), x) * x
+
+
+def test_vp_is_told_the_time_of_its_path():
+    def F(x, c_noise):
+        tau = c_noise / 999
+        return noise_in(x, jnp.sqrt(jnp.expm1(19.9 * tau**2 / 2 + 0.1 * tau)))
+
+    np.testing.assert_allclose(preconditioning.vp(F)(X, TIMES), gaussian_denoiser(TIMES), rtol=2e-3, atol=1e-5)
+
+
+def test_ve_is_told_the_logarithm_of_half_the_level():
+    def F(x, c_noise):
+        t = 2 * jnp.exp(c_noise)
+        return expand(-t / (SIGMA_DATA**2 + t**2), x) * x
+
+    np.testing.assert_allclose(preconditioning.ve(F)(X, TIMES), gaussian_denoiser(TIMES), rtol=1e-4, atol=1e-5)
+
+
+def test_discrete_is_told_the_closest_step_and_drops_further_channels():
+    levels = np.array([0.001, 0.002, 0.1, 0.5, 3.0, 80.0])
+
+    def F(x, step):
+        assert step.dtype == jnp.float32
+        noise = noise_in(x, jnp.asarray(levels, jnp.float32)[step.astype(int)])
+        return jnp.concatenate([noise, jnp.full_like(noise, jnp.nan)], axis=-1)
+
+    D = preconditioning.discrete(F, levels)
+    np.testing.assert_allclose(D(X, TIMES), gaussian_denoiser(TIMES), rtol=1e-5, atol=1e-6)
+    # Between the levels the step is that of the closest one, and the level itself is what it is.
+    steps = preconditioning.discrete(lambda x, step: -expand(step, x) * jnp.ones_like(x), levels)(0 * X, TIMES * 1.2)
+    np.testing.assert_allclose(steps[:, 0, 0] / (TIMES * 1.2), [1, 2, 3, 4, 5], rtol=1e-6)

@@ -1,4 +1,5 @@
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -149,3 +150,37 @@ def test_another_number_of_channels_comes_out_of_the_same_body():
     one, two = shapes
     assert two.pop("dec_8x8_aux_conv") != one.pop("dec_8x8_aux_conv")
     assert one == two
+
+
+def test_a_second_time_with_a_branch_of_its_own_reaches_every_block(randomized, quick_jit):
+    """CTM's code: layers for s up to each block, where they are added, and the label in both branches."""
+    shape: dict[str, Any] = {"channels": 8, "multipliers": (1, 2), "blocks": 1, "attention_resolutions": (4,)}
+    alone = ddpmpp(**shape, num_classes=5, dropout=0.0)
+    module = alone.clone(second_time=True, second_branch=True)
+    x, t, labels = jax.random.normal(jax.random.key(0), (2, 8, 8, 3)), jnp.array([0.3, 0.8]), jnp.array([1, 5])
+    params = randomized(module, x, t, labels, t)["params"]
+    blocks = {name for name, layer in params.items() if "affine" in layer}
+    assert {name for name, layer in params.items() if "affine_s" in layer} == blocks
+    assert {name for name in params if name.endswith("_s")} == {"map_layer0_s", "map_layer1_s"}
+
+    apply = quick_jit(lambda params, s, labels: module.apply({"params": params}, x, t, labels, s))
+    out = apply(params, t, labels)
+    assert np.abs(apply(params, t + 0.1, labels) - out).max() > 1e-3
+    # Of the branch without its last layers nothing is left, and the network is the one that takes no s.
+    silent = {
+        name: {part: jax.tree.map(jnp.zeros_like, leaf) if part == "affine_s" else leaf for part, leaf in layer.items()}
+        for name, layer in params.items()
+    }
+    without = {
+        name: {part: leaf for part, leaf in layer.items() if part != "affine_s"}
+        for name, layer in params.items()
+        if name not in ("map_layer0_s", "map_layer1_s")
+    }
+    expected = quick_jit(lambda params: alone.apply({"params": params}, x, t, labels))(without)
+    np.testing.assert_allclose(apply(silent, t + 0.1, labels), expected, rtol=1e-6, atol=1e-6)
+    # The label is in the branch of s too: without that of t, it still counts.
+    deaf = {
+        name: {**layer, "affine": silent[name]["affine_s"]} if "affine" in layer else layer
+        for name, layer in params.items()
+    }
+    assert np.abs(apply(deaf, t, labels) - apply(deaf, t, labels[::-1])).max() > 1e-3

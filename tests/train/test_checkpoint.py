@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from train import checkpoint
 from train.snapshots import restore_or_reconstruct
@@ -161,3 +162,15 @@ def test_reconstruction_at_the_length_of_a_stored_average_returns_it(tmp_path):
         restore_or_reconstruct(tmp_path, "power:long", sigma_rels=lengths)
     with pytest.raises(FileNotFoundError, match="no snapshots"):
         restore_or_reconstruct(tmp_path / "elsewhere", "power:0.05", sigma_rels=lengths)
+
+
+def test_a_converted_network_is_a_run_of_no_steps(tmp_path):
+    arrays = {"first/conv/kernel": np.arange(6, dtype=np.float32).reshape(2, 3), "gain": np.array(2.0, np.float32)}
+    save_file(arrays, tmp_path / "model.safetensors")
+    params, step = checkpoint.restore_average(tmp_path, "params")
+    assert step == 0
+    assert jax.tree.map(jnp.shape, params) == {"first": {"conv": {"kernel": (2, 3)}}, "gain": ()}
+    np.testing.assert_array_equal(params["first"]["conv"]["kernel"], arrays["first/conv/kernel"])
+    for average, other in (("ema", None), ("params", 3)):
+        with pytest.raises(ValueError, match="has the average params of step 0 alone, got"):
+            checkpoint.restore_average(tmp_path, average, other)

@@ -1,0 +1,27 @@
+"""Converted consistency trajectory models (CTM) as runs: sampled and judged.
+
+Not a run by itself: folders that `python -m models.pretrained` writes are runs of this config.
+"""
+
+import jax
+from ml_collections import ConfigDict
+
+from configs import ctm, glue, pretrained
+from losses.types import FlowMap
+from models.pretrained import calls
+from train import Params
+
+
+def build(config: ConfigDict) -> pretrained.Published:
+    """The network in one jump and in two, without noise in between."""
+    settings = config.settings
+    model = pretrained.network(config)
+
+    def jump(params: Params, labels: jax.Array | None) -> FlowMap:
+        def F(x: jax.Array, t: jax.Array, s: jax.Array) -> jax.Array:
+            return glue.bind(model, params, labels, s=s)(x, t)
+
+        return ctm.flow_map(calls.trajectory(settings.call.to_dict(), F))
+
+    samplers = tuple(ctm.sampler(jump, settings.shape, n, gamma=0.0, sigma_min=settings.call.sigma_min) for n in (1, 2))
+    return pretrained.published(config, samplers)

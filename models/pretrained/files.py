@@ -1,0 +1,163 @@
+"""A converted checkpoint as a folder: weights as safetensors, all else as JSON, and the record that makes it a run."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+from collections.abc import Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from . import dit, edm, edm2, openai
+from .converted import Converted, Family
+from .layouts import places, refuse, tensors_of
+from .reader import read
+
+FORMAT = 1
+WEIGHTS, DESCRIPTION, RUN = "model.safetensors", "model.json", "run.json"
+
+FAMILIES: Mapping[str, Family] = {
+    "edm": edm.FAMILY,
+    "edm2": edm2.FAMILY,
+    "openai": openai.FAMILY,
+    "dit": dit.FAMILY,
+}
+"""By the name in model.json."""
+
+DIFFUSION = "configs/pretrained_diffusion.py"
+CONFIGS = {
+    **dict.fromkeys(("edm", "vp", "ve", "discrete"), DIFFUSION),
+    "consistency": "configs/pretrained_consistency.py",
+    "trajectory": "configs/pretrained_trajectory.py",
+    "velocity": "configs/pretrained_flow.py",
+}
+"""The config that a folder is a run of, by how its network is called."""
+
+
+def convert(path: str | Path, **arguments: Any) -> Converted:
+    """A checkpoint of any family, by its content.
+
+    Args:
+        path: of the file.
+        arguments: what the file does not say; which there are depends on the family.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: naming the file: it cannot be read, or is of none of the families, or not a network of ours, or an
+            argument is missing or superfluous.
+    """
+    content = read(path)
+    family = next((f for f in FAMILIES.values() if isinstance(content, Mapping) and f.recognises(content)), None)
+    if family is None:
+        names = [str(name) for name in content][:5] if isinstance(content, Mapping) else [type(content).__name__]
+        raise ValueError(f"{path} is of none of the families {', '.join(FAMILIES)}; it has {', '.join(names)}")
+    known = [name for name in inspect.signature(family.convert).parameters if name != "content"]
+    if unknown := [name for name in arguments if name not in known]:
+        raise ValueError(f"{path} takes no {', '.join(unknown)}; what can be given is {', '.join(known) or 'nothing'}")
+    try:
+        return family.convert(content, **arguments)
+    except KeyError as error:
+        raise ValueError(f"{path}: {error.args[0]} is missing") from error
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def write(folder: str | Path, converted: Converted, source: str | Path) -> None:
+    """Write a converted checkpoint: model.safetensors, model.json and run.json.
+
+    The tensors of model.safetensors are called as they lie in our tree, joined by "/"; model.json has the name that
+    each had in the source.
+
+    Raises:
+        FileExistsError: there is one already.
+        ImportError: the `safetensors` package is not installed.
+    """
+    folder, source = Path(folder), Path(source)
+    there = [name for name in (WEIGHTS, DESCRIPTION, RUN) if (folder / name).exists()]
+    if there:
+        raise FileExistsError(f"{folder} has {', '.join(there)} already; choose another folder")
+    family, settings, _, params = converted
+    stored_at = FAMILIES[family].stored_at(settings)
+    shapes = places(params)
+    folder.mkdir(parents=True, exist_ok=True)
+    leaves = jax.tree_util.tree_leaves_with_path(params)
+    arrays = {"/".join(part.key for part in path): np.asarray(leaf) for path, leaf in leaves}
+    _safetensors().save_file(arrays, folder / WEIGHTS, metadata={"format": "fewstep"})
+    with source.open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    description = {
+        "format": FORMAT,
+        "family": family,
+        "settings": settings,
+        "source": {"file": source.name, "sha256": sha256},
+        "parameters": sum(array.size for array in arrays.values()),
+        "names": {"/".join(place): stored_at(place, shape).name for place, shape in shapes.items()},
+    }
+    knobs = {"steps": 18, "guidance": 1.0, "images": "", "judged_samples": 50_000}
+    config = {"family": family, "settings": settings, **knobs}
+    run = {"config_file": CONFIGS[settings["call"]["kind"]], "config": config}
+    for name, content in ((DESCRIPTION, description), (RUN, run)):
+        (folder / name).write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+
+def load(folder: str | Path) -> Converted:
+    """A converted checkpoint from its folder.
+
+    Raises:
+        FileNotFoundError: a file is missing.
+        ImportError: the `safetensors` package is not installed.
+        ValueError: the description is of another format, or the weights are not those of its network, with all names
+            and shapes that differ.
+    """
+    folder = Path(folder)
+    if not (folder / DESCRIPTION).is_file():
+        raise FileNotFoundError(f"{folder} has no {DESCRIPTION}: nothing was converted there")
+    description = json.loads((folder / DESCRIPTION).read_text())
+    if description.get("format") != FORMAT or description.get("family") not in FAMILIES:
+        raise ValueError(f"{folder / DESCRIPTION} is not of format {FORMAT} and a family of {', '.join(FAMILIES)}")
+    settings = description["settings"]
+    arrays = read(folder / WEIGHTS)
+    faults = [f"{name} is missing" for name in description["names"] if name not in arrays]
+    faults += [f"{name} is not a tensor of this network" for name in arrays if name not in description["names"]]
+    refuse(faults, f"{folder / WEIGHTS} does not have the weights that {DESCRIPTION} says")
+    params: dict[str, Any] = {}
+    for name, array in arrays.items():
+        *path, last = name.split("/")
+        layer = params
+        for key in path:
+            layer = layer.setdefault(key, {})
+        layer[last] = jnp.asarray(array)
+    family = FAMILIES[description["family"]]
+    return Converted(description["family"], settings, family.network(settings), params)
+
+
+def export(converted: Converted, path: str | Path) -> None:
+    """Write a network under the names and in the layout of its source, as safetensors, buffers included.
+
+    What was left out at conversion, `settings["left_out"]`, is left out.
+
+    Raises:
+        FileExistsError: there is such a file.
+        ImportError: the `safetensors` package is not installed.
+    """
+    path = Path(path)
+    if path.exists():
+        raise FileExistsError(f"{path} exists; choose another name")
+    family = FAMILIES[converted.family]
+    tensors = tensors_of(converted.params, family.stored_at(converted.settings))
+    buffers = family.constants(converted.settings)
+    tensors |= {name: np.asarray(value, np.float32, order="C") for name, value in buffers.items()}
+    _safetensors().save_file(tensors, path, metadata={"format": "pt"})
+
+
+def _safetensors() -> Any:
+    try:
+        return import_module("safetensors.numpy")
+    except ModuleNotFoundError as error:
+        raise ImportError("writing weights needs the package safetensors: pip install safetensors") from error
