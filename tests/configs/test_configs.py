@@ -18,7 +18,7 @@ from train import check, count_parameters, make_mesh, make_step, place_state
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 METHODS = ("adapters", "ctm", "flow_maps", "flows", "mean_flows", "stable", "trajectories", "vct")
-JOINTS = ("digits_rewards", "glue", "latents", "teachers")
+JOINTS = ("digits_rewards", "glue", "judging", "latents", "likelihoods", "teachers")
 DATA = ("cifar10", "digits_students", "imagenet", "imagenet256", "mnist", "mnist_latents")
 SHARED = ("__init__", *METHODS, *JOINTS, *DATA)  # not runs
 NAMES = sorted(path.stem for path in CONFIGS.glob("*.py") if path.stem not in SHARED)
