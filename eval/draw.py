@@ -1,15 +1,18 @@
 """Draw samples: image i depends on the seed and i alone."""
 
+import math
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding
 from jaxtyping import Array, Int32, UInt8
 from rich.console import Console
 from rich.progress import Progress
 
+from .devices import host_share, local_rows, mesh_of, on_mesh, rows_per_host, spread
 from .images import to_uint8
 
 
@@ -37,7 +40,8 @@ def draw(
 ) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
     """Yield exactly n samples, batch by batch, compiling once; progress goes to a terminal's stderr.
 
-    Sample i has key `fold_in(key(seed), i)` and label `i % num_classes`.
+    Sample i has key `fold_in(key(seed), i)` and label `i % num_classes`. A batch is spread over the devices that the
+    parameters are on, or all of this host's. Of several hosts each yields its own consecutive share of the n.
 
     Args:
         sampler: how to sample.
@@ -45,7 +49,7 @@ def draw(
         n: number of samples.
         seed: of the keys.
         num_classes: 0 if the model is unconditional; it then gets labels 0, and None is yielded for labels.
-        batch_size: images in one call.
+        batch_size: images in one call, rounded up to a multiple of the devices.
 
     Yields:
         uint8 images [B, H, W, C] and int32 labels [B]; the last batch may be shorter.
@@ -57,13 +61,16 @@ def draw(
         if value < 1:
             raise ValueError(f"{name} is {value}; it must be at least 1")
 
-    @jax.jit
     def sample(params: Any, indices: Int32[Array, " batch"]) -> tuple[Array, Array]:
         keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), indices)
         labels = indices % num_classes if num_classes else jnp.zeros_like(indices)
         return sampler.sample(params, keys, labels), labels
 
-    return _batches(sample, params, f"{sampler.name}, nfe {sampler.nfe}", n, min(batch_size, n), num_classes)
+    mesh = mesh_of(params)
+    spread_sample = jax.jit(sample, out_shardings=spread(mesh))
+    rows = rows_per_host(min(batch_size, n), mesh)
+    name = f"{sampler.name}, nfe {sampler.nfe}"
+    return _batches(spread_sample, on_mesh(params, mesh), spread(mesh), name, n, rows, num_classes)
 
 
 def draw_all(
@@ -77,19 +84,25 @@ def draw_all(
 
 
 def _batches(
-    sample: Callable[[Any, np.ndarray], tuple[Array, Array]],
+    sample: Callable[[Any, Array], tuple[Array, Array]],
     params: Any,
+    sharding: NamedSharding,
     description: str,
     n: int,
-    batch_size: int,
+    rows: int,
     num_classes: int,
 ) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
+    share = host_share(n)
+    calls = math.ceil(math.ceil(n / jax.process_count()) / rows)  # hosts whose share is one smaller make as many
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task(description, total=n)
-        for start in range(0, n, batch_size):
-            # The last batch runs on past n at the compiled shape, and what lies beyond is dropped.
-            images, labels = sample(params, np.arange(start, start + batch_size, dtype=np.int32))
-            count = min(batch_size, n - start)
-            yield to_uint8(images[:count]), np.asarray(labels)[:count] if num_classes else None
-            progress.advance(task, count)
+        task = progress.add_task(description, total=len(share))
+        for call in range(calls):
+            # The last batch runs on past the share at the compiled shape, and what lies beyond is dropped.
+            start = share.start + call * rows
+            indices = np.arange(start, start + rows, dtype=np.int32)
+            images, labels = sample(params, jax.make_array_from_process_local_data(sharding, indices))
+            count = min(rows, share.stop - start)
+            if count > 0:
+                yield to_uint8(local_rows(images)[:count]), local_rows(labels)[:count] if num_classes else None
+                progress.advance(task, count)

@@ -1,5 +1,6 @@
 """Images as evaluation sees them: uint8, [count, height, width, channels]."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TypeAlias
 
@@ -73,6 +74,20 @@ def read_images(path: str | Path) -> Images:
     return _read_folder(path) if path.is_dir() else _read_array(path)
 
 
+def image_batches(path: str | Path, batch_size: int) -> Iterator[Images]:
+    """The same batch by batch; of a folder no more than one batch is in memory.
+
+    Raises:
+        FileNotFoundError: as `read_images`, when it is called and not when it is read.
+        ValueError: as `read_images`.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return _folder_batches(_image_files(path), batch_size)
+    images = read_images(path)
+    return (images[start : start + batch_size] for start in range(0, len(images), batch_size))
+
+
 def _read_array(path: Path) -> np.ndarray:
     arrays = read_npz(path)
     if "arr_0" not in arrays:
@@ -84,16 +99,27 @@ def _read_array(path: Path) -> np.ndarray:
 
 
 def _read_folder(path: Path) -> np.ndarray:
+    files = _image_files(path)
+    return next(_folder_batches(files, len(files)))
+
+
+def _image_files(path: Path) -> list[Path]:
     files = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES)
     if not files:
         raise FileNotFoundError(f"{path}: no image files ({', '.join(sorted(SUFFIXES))})")
-    images: list[np.ndarray] = []
-    for file in files:
-        image = _read_file(file)
-        if images and image.shape != images[0].shape:
-            raise ValueError(f"{file}: shape {image.shape}, but {files[0].name} has {images[0].shape}")
-        images.append(image)
-    return np.stack(images)
+    return files
+
+
+def _folder_batches(files: list[Path], batch_size: int) -> Iterator[np.ndarray]:
+    shape = _read_file(files[0]).shape
+    for start in range(0, len(files), batch_size):
+        images: list[np.ndarray] = []
+        for file in files[start : start + batch_size]:
+            image = _read_file(file)
+            if image.shape != shape:
+                raise ValueError(f"{file}: shape {image.shape}, but {files[0].name} has {shape}")
+            images.append(image)
+        yield np.stack(images)
 
 
 def _read_file(file: Path) -> np.ndarray:

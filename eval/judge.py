@@ -5,10 +5,13 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from .classifier import Classifier, label_agreement
-from .compare import compare_sets
+from .devices import gather_rows, sum_over_hosts
+from .features import Features
 from .frechet import frechet_distance
-from .reference import Reference
+from .names import metric_name, named
+from .real import Reference, add
 from .rows import Row, count_name
+from .scores import Score
 from .statistics import Statistics, empty, mean_and_covariance, update
 
 Batches = Iterable[tuple[np.ndarray, np.ndarray | None]]
@@ -19,36 +22,49 @@ def judge(
     batches: Batches,
     *,
     references: Sequence[Reference],
+    scores: Sequence[Score] = (),
     classifier: Classifier | None = None,
     allow_few: bool = False,
 ) -> list[Row]:
     """Measure generated images in one pass; independent of how they are cut into batches.
 
-    For each reference: the Fréchet distance `fd_<feature>_<count>`, and if the reference holds its real
-    features `kid_...`, `precision_...` and `recall_...`. Then `label_agreement_<count>` if there is a
-    classifier, and `constant_images_<count>`, the number of images of a single colour.
+    For each reference: the Fréchet distance `fd_<feature>_<count>`, and if the reference holds its real features what
+    its `compare` gives, `kid_...`, `precision_...` and `recall_...` unless told otherwise. Then the scores,
+    `label_agreement_<count>` if there is a classifier, and `constant_images_<count>`, the number of images of a single
+    colour. Names hold the resize where there is one, see `metric_name`. On several hosts each gives its own batches and
+    all get the rows of all samples.
 
     Args:
         batches: generated images with their labels.
         references: real data, one entry per feature extractor.
+        scores: measures of the samples alone.
         classifier: the judge of labels; the batches must then have some.
         allow_few: measure a Fréchet distance of no more samples than feature dimensions. Such a covariance is
             singular and the distance too large; its row then has a `warning`.
 
     Raises:
         ValueError: images are not uint8 [B, H, W, C] or not of the real images' shape, labels are missing or
-            out of range, there are no samples, or too few.
+            out of range, features are not finite or of another dimension than the real ones, there are no samples, or
+            too few.
     """
     statistics = [empty(len(reference.mean)) for reference in references]
     kept: list[list[np.ndarray]] = [[] for _ in references]
+    scored: list[list[np.ndarray]] = [[] for _ in scores]
+    asked: list[np.ndarray] = []
     n, agreeing, constant = 0, 0, 0
     for images, labels in batches:
         _check_batch(images, references)
         for i, reference in enumerate(references):
+            if reference.real is None:
+                statistics[i] = add(statistics[i], reference.features, images)
+                continue
             features = reference.features.extract(images)
             statistics[i] = update(statistics[i], features)
-            if reference.real is not None:
-                kept[i].append(features)
+            kept[i].append(features)
+        for score, seen in zip(scores, scored, strict=True):
+            seen.append(score.features.extract(images))
+        if labels is not None:
+            asked.append(labels)
         if classifier is not None:
             if labels is None:
                 raise ValueError("label agreement needs the labels that the samples were drawn with, got None")
@@ -59,9 +75,14 @@ def judge(
     if n == 0:
         raise ValueError("there are no samples to judge")
 
+    n, agreeing, constant = (int(x) for x in gather_rows(np.array([[n, agreeing, constant]])).sum(axis=0))
     rows: list[Row] = []
     for reference, own_statistics, own_features in zip(references, statistics, kept, strict=True):
-        rows += _rows(own_statistics, own_features, reference, allow_few)
+        rows += _rows(sum_over_hosts(own_statistics), own_features, reference, allow_few)
+    all_labels = gather_rows(np.concatenate(asked)) if asked else None
+    for score, seen in zip(scores, scored, strict=True):
+        value = score.measure(gather_rows(np.concatenate(seen)), all_labels)
+        rows.append({"metric": named(score.name, score.features, n), "value": value, "n": n, **_facts(score.features)})
     if classifier is not None:
         rows.append(
             {
@@ -87,22 +108,27 @@ def _rows(statistics: Statistics, features: list[np.ndarray], reference: Referen
         warning = {"warning": few}
     facts = {
         "n": n,
-        "feature": reference.features.name,
-        "resize": reference.features.resize,
+        **_facts(reference.features),
         "reference": reference.name,
         "reference_n": reference.n,
         "reference_sha256": reference.sha256,
+        **({"reference_provenance": reference.provenance} if reference.provenance else {}),
     }
     moments = mean_and_covariance(statistics)
     values = {"fd": frechet_distance(*moments, reference.mean, reference.covariance)}
     if reference.real is not None:
-        values |= compare_sets(np.concatenate(features), reference.real)
+        values |= reference.compare(gather_rows(np.concatenate(features)), reference.real)
     rows: list[Row] = []
     for measure, value in values.items():
         floor = {"real_floor": reference.floor[measure]} if measure in reference.floor else {}
-        metric = f"{measure}_{reference.features.name}_{count_name(n)}"
+        metric = metric_name(measure, reference.features, n)
         rows.append({"metric": metric, "value": value, **facts, **floor, **warning})
     return rows
+
+
+def _facts(features: Features) -> Row:
+    weights = {"weights_sha256": features.weights} if features.weights else {}
+    return {"feature": features.name, "resize": features.resize, **weights}
 
 
 def _check_batch(images: np.ndarray, references: Sequence[Reference]) -> None:

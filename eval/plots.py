@@ -45,7 +45,7 @@ def loss_curves(rows: Sequence[Row]) -> Figure:
     figure = Figure(figsize=(5.0 * columns, 3.4 * lines), layout="constrained")
     for i, (title, curve, keys) in enumerate(panels, start=1):
         axes = figure.add_subplot(lines, columns, i)
-        _style(axes, title, "training step")
+        style(axes, title, "training step")
         drawn: list[int | float] = []
         for color, (key, label) in zip(COLORS, keys.items(), strict=False):
             points = [(row["step"], row[key]) for row in rows if row.get(key) is not None]
@@ -79,7 +79,7 @@ def metric_against_nfe(rows: Sequence[Row], metric: str) -> Figure:
     crowded = len(names) > 5
     figure = Figure(figsize=(8.5, 4.8) if crowded else (5.0, 3.6), layout="constrained")
     axes = figure.subplots()
-    _style(axes, metric, "network evaluations")
+    style(axes, metric, "network evaluations")
     for i, name in enumerate(names):
         points = sorted({row["nfe"]: row["value"] for row in chosen if row["sampler"] == name}.items())
         nfe, values = zip(*points, strict=True)
@@ -119,7 +119,8 @@ def _noisy(axes: Axes, steps: np.ndarray, values: np.ndarray, color: str, label:
     axes.plot(steps[window // 2 :][: len(mean)], mean, color=color, linewidth=1.5, label=label)
 
 
-def _style(axes: Axes, title: str, x_label: str) -> None:
+def style(axes: Axes, title: str, x_label: str) -> None:
+    """What all panels look like."""
     axes.set_title(title, loc="left", fontsize=11)
     axes.set_xlabel(x_label)
     axes.spines[["top", "right"]].set_visible(False)

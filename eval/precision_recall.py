@@ -1,10 +1,11 @@
 """Improved precision and recall: overlap of two k-nearest-neighbour manifolds."""
 
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Float32
+from jaxtyping import Float
+
+from .neighbours import check_neighbours, radii, squared_distances
 
 
 class PrecisionRecall(NamedTuple):
@@ -34,34 +35,13 @@ def precision_recall(
     Raises:
         ValueError: a side has k samples or fewer.
     """
-    if min(len(generated), len(real)) <= k:
-        raise ValueError(
-            f"the k-th neighbour for k = {k} needs more than {k} samples on each side, "
-            f"got {len(generated)} generated and {len(real)} real"
-        )
+    check_neighbours(generated, real, k)
     return PrecisionRecall(
-        precision=_covered(generated, real, _radii(real, k, block), block),
-        recall=_covered(real, generated, _radii(generated, k, block), block),
+        precision=_covered(generated, real, radii(real, k, block), block),
+        recall=_covered(real, generated, radii(generated, k, block), block),
     )
 
 
-def _radii(x: np.ndarray, k: int, block: int) -> np.ndarray:
-    # Index k and not k - 1: a row of distances within a set holds the sample's distance 0 to itself.
-    return np.concatenate([np.partition(rows, k, axis=1)[:, k] for rows in _squared_distances(x, x, block)])
-
-
-def _covered(points: np.ndarray, centers: np.ndarray, radii: np.ndarray, block: int) -> float:
-    inside = sum(int((rows <= radii).any(axis=1).sum()) for rows in _squared_distances(points, centers, block))
+def _covered(points: np.ndarray, centers: np.ndarray, reach: np.ndarray, block: int) -> float:
+    inside = sum(int((rows <= reach).any(axis=1).sum()) for rows in squared_distances(points, centers, block))
     return inside / len(points)
-
-
-def _squared_distances(a: np.ndarray, b: np.ndarray, block: int) -> Iterator[Float32[np.ndarray, "rows m"]]:
-    b = b.astype(np.float64)
-    b_square = (b * b).sum(axis=1)
-    for start in range(0, len(a), block):
-        rows = a[start : start + block].astype(np.float64)
-        scale = (rows * rows).sum(axis=1)[:, None] + b_square
-        squared = scale - 2 * rows @ b.T
-        # |a|^2 - 2ab + |b|^2 of equal vectors is rounding noise, and a ball of radius 0 must hold its centre.
-        squared[squared < 1e-12 * scale] = 0.0
-        yield squared.astype(np.float32)

@@ -8,6 +8,8 @@ from typing import Any
 
 from .run import Experiment
 
+REPOSITORY = Path(__file__).resolve().parents[1]
+
 
 def load_experiment(workdir: str | Path) -> Experiment:
     """The experiment of a trained run: its config file's `build`, given the values of the run.
@@ -48,7 +50,7 @@ def read_run(workdir: str | Path) -> tuple[Path, Any]:
     if missing:
         raise ValueError(f"{path} lacks {' and '.join(missing)}; it has {sorted(run)}")
     # Joining leaves a path that is absolute already as it is.
-    return Path(__file__).resolve().parents[1] / run["config_file"], ConfigDict(_with_tuples(run["config"]))
+    return REPOSITORY / run["config_file"], ConfigDict(_with_tuples(run["config"]))
 
 
 def _with_tuples(value: Any) -> Any:
@@ -56,6 +58,18 @@ def _with_tuples(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _with_tuples(item) for key, item in value.items()}
     return tuple(_with_tuples(item) for item in value) if isinstance(value, list) else value
+
+
+def load_glue(name: str) -> ModuleType:
+    """A file of configs/, which alone join evaluation to networks, samplers and data.
+
+    Raises:
+        FileNotFoundError: this is an installed package, without the repository.
+    """
+    path = REPOSITORY / "configs" / f"{name}.py"
+    if not path.exists():
+        raise FileNotFoundError(f"{path} is missing: networks and data sets by name need a checkout of the repository")
+    return load_module(path)
 
 
 def load_module(path: str | Path) -> ModuleType:

@@ -4,9 +4,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+import jax
+
 from .draw import Sampler, draw
 from .judge import Batches
 from .rows import Row, append_rows
+
+Judge = Callable[[Batches], list[Row]]
 
 
 @runtime_checkable
@@ -33,7 +37,7 @@ class Experiment(Protocol):
     @property
     def restore(self) -> Callable[[Path, str, int | None], tuple[Any, int]]: ...  # noqa: D102
     @property
-    def judge(self) -> Callable[[Batches], list[Row]]: ...  # noqa: D102
+    def judge(self) -> Judge: ...  # noqa: D102
 
 
 def evaluate(
@@ -46,6 +50,8 @@ def evaluate(
     batch_size: int,
     samplers: Sequence[Sampler] | None = None,
     step: int | None = None,
+    judge: Judge | None = None,
+    facts: Row | None = None,
 ) -> list[Row]:
     """Judge n samples of every sampler and append the rows to `workdir/metrics.jsonl`.
 
@@ -60,6 +66,8 @@ def evaluate(
         batch_size: images in one call; the results do not depend on it.
         samplers: which samplers; all of the experiment's if None.
         step: which checkpoint; the newest if None.
+        judge: in place of the experiment's own.
+        facts: more for the rows, such as the values of a config that were changed.
 
     Returns:
         The judge's rows with `nfe`, `step`, `seed`, `sampler` and `average`.
@@ -74,15 +82,50 @@ def evaluate(
     params, step = experiment.restore(workdir, average, step)
     rows: list[Row] = []
     for sampler in samplers:
-        own = {
-            "nfe": sampler.nfe,
-            "step": step,
-            "seed": seed,
-            "sampler": sampler.name,
-            "average": average,
-        }
-        batches = draw(sampler, params, n=n, seed=seed, num_classes=experiment.num_classes, batch_size=batch_size)
-        judged = [{"metric": row["metric"], "value": row["value"], **own, **row} for row in experiment.judge(batches)]
-        append_rows(workdir / "metrics.jsonl", judged)
+        judged = judge_sampler(
+            sampler,
+            params,
+            experiment.judge if judge is None else judge,
+            facts={**(facts or {}), "step": step, "average": average},
+            n=n,
+            seed=seed,
+            num_classes=experiment.num_classes,
+            batch_size=batch_size,
+        )
+        keep_rows(workdir, judged)
         rows += judged
     return rows
+
+
+def judge_sampler(
+    sampler: Sampler,
+    params: Any,
+    judge: Judge,
+    *,
+    facts: Row,
+    n: int,
+    seed: int,
+    num_classes: int,
+    batch_size: int,
+) -> list[Row]:
+    """The rows of a judge for n samples, with what they depend on: `nfe`, `step`, `seed`, `sampler`, `average`, ...
+
+    Args:
+        sampler: how to sample.
+        params: of its networks.
+        judge: of the samples.
+        facts: `step`, `average` and what else is known of the parameters.
+        n: samples.
+        seed: of the samples.
+        num_classes: 0 if unconditional.
+        batch_size: images in one call.
+    """
+    known = {"nfe": sampler.nfe, "step": None, "seed": seed, "sampler": sampler.name, **facts}
+    batches = draw(sampler, params, n=n, seed=seed, num_classes=num_classes, batch_size=batch_size)
+    return [{"metric": row["metric"], "value": row["value"], **known, **row} for row in judge(batches)]
+
+
+def keep_rows(workdir: Path, rows: Sequence[Row]) -> None:
+    """Append rows to `workdir/metrics.jsonl`; of several hosts the first one does."""
+    if jax.process_index() == 0:
+        append_rows(workdir / "metrics.jsonl", rows)

@@ -53,10 +53,12 @@ class Periodic(NamedTuple):
     Attributes:
         every: period in steps; also run after the last step.
         run: (workdir, step, {"params": ..., each average by name}) -> scalars to log.
+        averages: those of these that it reads, so that one that is not there is told before the first step.
     """
 
     every: int
     run: Callable[[Path, int, dict[str, Params]], dict[str, float]]
+    averages: tuple[str, ...] = ()
 
 
 class Experiment(NamedTuple):
@@ -129,10 +131,13 @@ def validate(experiment: Experiment) -> None:
             raise ValueError(f"{name} must be at least {least}, got {value}")
     if not experiment.samplers:
         raise ValueError("a run needs at least one sampler to be judged by, got none")
+    choices = ["params", *experiment.averages]
     for periodic in experiment.periodic:
         if periodic.every < 1:
             raise ValueError(f"the period of something periodic must be at least 1, got {periodic.every}")
-    choices = ["params", *experiment.averages]
+        unknown = [name for name in periodic.averages if name not in choices]
+        if unknown:
+            raise ValueError(f"something periodic reads the average {unknown[0]!r}; there are: {', '.join(choices)}")
     if experiment.judged_average not in choices:
         raise ValueError(f"judged_average is {experiment.judged_average!r}; there are: {', '.join(choices)}")
     check_batch_size(experiment.batch_size, accumulate=experiment.accumulate)

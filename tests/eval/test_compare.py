@@ -1,30 +1,61 @@
-import numpy as np
 import pytest
-from sklearn.datasets import load_digits
 
-from eval.compare import compare_sets, real_floor
-from eval.features import pixels
-from eval.kid import kernel_distance
-from eval.precision_recall import precision_recall
+from eval.compare import compare, main
+from eval.rows import append_rows, read_rows
 
 
-def test_real_digits_half_against_half():
-    # Seeds 0 to 5 give 0.22 to 0.34.
-    images = np.round(load_digits().images * (255 / 16)).astype(np.uint8)[..., None]
-    floor = real_floor(images, pixels, seed=0)
-    assert floor["fd"] == pytest.approx(0.3363, abs=1e-4)
-    assert floor["kid"] == pytest.approx(0.00255, abs=1e-5)
-    assert 0.8 < floor["precision"] < 1
-    assert 0.8 < floor["recall"] < 1
+def row(value, nfe, metric="fd_pixels_2k", reference="a" * 64):
+    return {"metric": metric, "value": value, "nfe": nfe, "sampler": f"euler {nfe}", "reference_sha256": reference}
 
 
-def test_compare_sets_joins_the_measures():
-    random = np.random.RandomState(0)
-    a, b = (random.normal(i, 1.0, (50, 4)).astype(np.float32) for i in (0, 1))
-    precision, recall = precision_recall(a, b)
-    assert compare_sets(a, b) == {"kid": kernel_distance(a, b).mean, "precision": precision, "recall": recall}
+@pytest.fixture
+def runs(tmp_path):
+    for name, values in (("one", (3.0, 1.0)), ("two", (5.0, 2.0))):
+        rows = [
+            {**row(value, nfe), "reference": "r", "reference_n": 9, "feature": "pixels"}
+            for value, nfe in zip(values, (1, 4), strict=True)
+        ]
+        append_rows(tmp_path / name / "metrics.jsonl", rows)
+    append_rows(tmp_path / "two" / "metrics.jsonl", [row(0.5, 1, "recall_pixels_2k")])
+    return tmp_path
 
 
-def test_floor_needs_two_halves():
-    with pytest.raises(ValueError, match="at least 8 real images, got 7"):
-        real_floor(np.zeros((7, 2, 2, 1), np.uint8), pixels)
+def test_rows_of_runs_are_joined_under_their_names(runs):
+    rows = compare([runs / "one", runs / "two"], ["fd_pixels_2k"])
+    assert [(row["samples"], row["nfe"], row["value"]) for row in rows] == [
+        ("one", 1, 3.0),
+        ("one", 4, 1.0),
+        ("two", 1, 5.0),
+        ("two", 4, 2.0),
+    ]
+    assert len(compare([runs / "two"])) == 3
+
+
+def test_names_go_as_far_back_as_tells_runs_apart(tmp_path):
+    for folder in ("a/run", "b/run"):
+        append_rows(tmp_path / folder / "metrics.jsonl", [row(1.0, 1)])
+    rows = compare([tmp_path / "a/run", tmp_path / "b/run"])
+    assert [row["samples"] for row in rows] == ["a/run", "b/run"]
+    with pytest.raises(ValueError, match="a run is given twice"):
+        compare([tmp_path / "a/run", tmp_path / "a/run"])
+
+
+def test_the_command_writes_table_rows_and_picture(runs, capsys):
+    arguments = [str(runs / "one"), str(runs / "two"), "--metric", "fd_pixels_2k"]
+    assert main([*arguments, "--picture", str(runs / "x.png"), "--out", str(runs / "x.jsonl")]) == 0
+    printed = capsys.readouterr().out
+    assert "one" in printed
+    assert "two" in printed
+    assert (runs / "x.png").stat().st_size > 1000
+    assert len(read_rows(runs / "x.jsonl")) == 4
+    assert main([*arguments, "--picture", str(runs / "x.png")]) == 2
+
+
+def test_what_cannot_be_compared(runs):
+    append_rows(runs / "three" / "metrics.jsonl", [row(1.0, 1, reference="b" * 64)])
+    with pytest.raises(ValueError, match=r"fd_pixels_2k was measured against 2 references.*aaaaaaaaaaaa, bbbbbbbbbbbb"):
+        compare([runs / "one", runs / "three"])
+    with pytest.raises(FileNotFoundError, match=r"was the run in .*absent judged"):
+        compare([runs / "one", runs / "absent"])
+    with pytest.raises(ValueError, match="no run has fid_50k"):
+        compare([runs / "one"], ["fid_50k"])

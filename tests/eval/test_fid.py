@@ -8,7 +8,8 @@ from PIL import Image
 from eval.features import pixels
 from eval.fid import main
 from eval.images import write_samples
-from eval.reference import make_reference, write_reference
+from eval.real import make_reference
+from eval.reference_files import write_reference
 from eval.rows import read_rows
 
 CONFIG_FILE = """
@@ -135,3 +136,30 @@ def test_bad_paths(images, tmp_path, capsys):
     for arguments in ([], [a], [a, b, "--workdir", tmp_path]):
         assert "either --workdir, or two paths" in error_of(capsys, *arguments)
     assert "matplotlib.pyplot" not in sys.modules
+
+
+def test_a_run_against_another_reference(workdir, images, tmp_path, capsys):
+    write_samples(tmp_path / "real.npz", np.tile(images, (1, 2, 2, 1))[:, :4, :4])
+    out = tmp_path / "rows.jsonl"
+    arguments = ["--workdir", str(workdir), "--n", "40", "--reference", str(tmp_path / "real.npz"), "--nfe", "4"]
+    assert main([*arguments, "--measures", "coverage", "--keep", "20", "--out", str(out)]) == 0
+    rows = {row["metric"]: row for row in read_rows(out)}
+    measures = ("fd", "kid", "precision", "recall", "density", "coverage")
+    assert list(rows) == [*(f"{measure}_pixels_40" for measure in measures), "constant_images_40"]
+    assert rows["fd_pixels_40"].items() >= {"sampler": "four", "step": 100, "reference_n": 60, "n": 40}.items()
+
+
+def test_features_need_a_reference_and_must_exist(workdir, images, tmp_path, capsys):
+    write_samples(tmp_path / "a.npz", images)
+    a = tmp_path / "a.npz"
+    assert "need --reference" in error_of(capsys, "--workdir", workdir, "--features", "inception")
+    assert "no features 'pixel'; there are pixels" in error_of(capsys, a, a, "--features", "pixel")
+    assert "no data set: tensorflow_datasets knows no 'cifar01'" in error_of(capsys, a, "cifar01")
+
+
+def test_a_data_set_by_its_name(tmp_path, capsys):
+    images = np.random.RandomState(0).randint(0, 256, (80, 8, 8, 1)).astype(np.uint8)
+    write_samples(tmp_path / "samples.npz", images, np.arange(80, dtype=np.int32) % 10)
+    out = tmp_path / "rows.jsonl"
+    assert main([str(tmp_path / "samples.npz"), "digits", "--split", "held_out", "--out", str(out)]) == 0
+    assert read_rows(out)[0].items() >= {"reference": "digits/held_out", "reference_n": 355, "n": 80}.items()

@@ -1,11 +1,13 @@
 import numpy as np
 import pytest
 
-from eval.compare import compare_sets
 from eval.features import Features, pixels
 from eval.frechet import frechet_distance
 from eval.judge import judge
-from eval.reference import make_reference
+from eval.names import LOGITS
+from eval.real import make_reference, measure_stream
+from eval.scores import Score, diversity_score, images, inception_scores
+from eval.sets import compare_sets
 
 
 @pytest.fixture(scope="module")
@@ -96,3 +98,49 @@ def test_bad_batches(reference, samples, classifier):
         judge([(samples[0][:, :, :2], None)], references=[reference])
     with pytest.raises(ValueError, match="needs the labels"):
         judge([(samples[0], None)], references=[reference], classifier=classifier)
+
+
+def test_scores_are_measured_of_all_samples_in_their_order(reference, samples):
+    logits = Features(LOGITS, lambda x: pixels.extract(x)[:, :4], "tf1", weights="0" * 64)
+    seen: list[tuple] = []
+
+    def see(x, labels):
+        seen.append((x, labels))
+        return 1.0
+
+    kept = Score("seen", images, see)
+    batches = [(samples[0][:30], samples[1][:30]), (samples[0][30:], samples[1][30:])]
+    rows = judge(batches, references=[], scores=[*inception_scores(logits), diversity_score(pixels), kept])
+    assert [row["metric"] for row in rows] == [
+        *("inception_score_adm_tf1_100", "inception_score_splits_tf1_100", "inception_score_torch_fidelity_tf1_100"),
+        *("diversity_pixels_100", "seen_100", "constant_images_100"),
+    ]
+    assert all(row["value"] > 1 for row in rows[:4])
+    assert rows[0].items() >= {"feature": LOGITS, "resize": "tf1", "weights_sha256": "0" * 64, "n": 100}.items()
+    np.testing.assert_array_equal(seen[0][0], samples[0])
+    np.testing.assert_array_equal(seen[0][1], samples[1])
+
+
+def test_a_resize_is_part_of_the_name_and_provenance_of_the_row(samples):
+    inception = Features("inception", pixels.extract, "clean")
+    foreign = make_reference("cifar10", inception, samples[0])._replace(real=None, provenance="edm.npz: mu and sigma")
+    row = judge([samples], references=[foreign])[0]
+    assert row["metric"] == "fid_clean_100"
+    assert row["reference_provenance"] == "edm.npz: mu and sigma"
+
+
+def test_the_first_real_features_can_be_kept_of_many(toy, samples):
+    reference = measure_stream("toy/train", pixels, [toy.image[:120], toy.image[120:]], keep=50).reference
+    assert reference.real is not None
+    rows = {row["metric"]: row for row in judge([samples], references=[reference])}
+    assert rows["recall_pixels_100"]["reference_n"] == 200
+    assert rows["recall_pixels_100"]["value"] == compare_sets(pixels.extract(samples[0]), reference.real)["recall"]
+    np.testing.assert_array_equal(reference.real, pixels.extract(toy.image[:50]))
+    whole = judge([samples], references=[make_reference("toy/train", pixels, toy.image)])
+    assert rows["fd_pixels_100"]["value"] == pytest.approx(whole[0]["value"], rel=1e-10)
+
+
+def test_features_of_another_dimension_than_the_reference(reference, samples):
+    other = reference._replace(features=Features("halves", lambda images: pixels.extract(images)[:, :4]))
+    with pytest.raises(ValueError, match="features have dimension 4, expected 9"):
+        judge([samples], references=[other])

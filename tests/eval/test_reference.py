@@ -1,87 +1,62 @@
-from typing import Any
-
 import numpy as np
 import pytest
+from PIL import Image
 
-from eval.features import Features, pixels
-from eval.reference import make_reference, read_reference, write_reference
+from eval.features import pixels
+from eval.images import write_samples
+from eval.real import make_reference
+from eval.reference import main
+from eval.reference_files import read_reference
 
 
 @pytest.fixture
-def reference():
-    images = np.random.RandomState(0).randint(0, 256, (20, 2, 2, 1)).astype(np.uint8)
-    return make_reference("noise/train", pixels, images)
+def images():
+    return np.random.RandomState(0).randint(0, 256, (30, 3, 3, 1)).astype(np.uint8)
 
 
-def test_a_reference_holds_the_moments_of_its_features(reference):
-    np.testing.assert_allclose(reference.mean, reference.real.mean(axis=0), atol=1e-6)
-    np.testing.assert_allclose(reference.covariance, np.cov(reference.real, rowvar=False), atol=1e-6)
-    assert (reference.n, reference.image_shape) == (20, (2, 2, 1))
-    assert set(reference.floor) == {"fd", "kid", "precision", "recall"}
+def built(tmp_path, *arguments):
+    out = tmp_path / "reference.npz"
+    assert main([*arguments, "--out", str(out)]) == 0
+    with np.load(out) as file:
+        return read_reference(out, pixels), {key: file[key] for key in file.files if key not in ("mu", "sigma")}
 
 
-def test_moments_round_trip(reference, tmp_path):
-    path = tmp_path / "reference.npz"
-    write_reference(path, reference, preprocessing="none")
-    again = read_reference(path, pixels, dim=4)
-    np.testing.assert_array_equal(again.mean, reference.mean)
-    np.testing.assert_array_equal(again.covariance, reference.covariance)
-    assert again[:2] == ("noise/train", pixels)
-    assert (again.n, again.sha256, again.image_shape) == (20, reference.sha256, (2, 2, 1))
-    assert again.real is None
-    with np.load(path) as file:
-        assert set(file.files) == {
-            *("mu", "sigma", "n", "feature", "resize", "dataset", "split"),
-            *("resolution", "preprocessing", "format_version", "sha256"),
-        }
-    with pytest.raises(FileExistsError, match="exists"):
-        write_reference(path, reference, preprocessing="none")
-    write_reference(path, reference, preprocessing="none", overwrite=True)
+def test_folder_and_npz_give_one_reference_with_its_recipe(images, tmp_path, capsys):
+    folder = tmp_path / "real"
+    folder.mkdir()
+    for i, image in enumerate(images):
+        Image.fromarray(image[..., 0]).save(folder / f"{i:03d}.png")
+    write_samples(tmp_path / "real.npz", images)
+    expected = make_reference("real", pixels, images)
+    hashes = []
+    for i, source in enumerate((folder, tmp_path / "real.npz")):
+        (tmp_path / str(i)).mkdir()
+        reference, facts = built(tmp_path / str(i), str(source), "--name", "noise/train", "--batch-size", "7")
+        np.testing.assert_allclose(reference.covariance, expected.covariance, rtol=1e-10, atol=1e-12)
+        assert (reference.name, reference.n, reference.image_shape) == ("noise/train", 30, (3, 3, 1))
+        assert (str(facts["feature"]), str(facts["resize"]), str(facts["preprocessing"])) == (
+            *("pixels", "none"),
+            "as they are",
+        )
+        hashes.append(str(facts["images_sha256"]))
+        assert hashes[-1][:12] in capsys.readouterr().out
+    assert hashes[0] == hashes[1]
 
 
-@pytest.mark.parametrize("keys", [("mu", "sigma"), ("ref_mu", "ref_sigma")])
-def test_foreign_files_are_read(tmp_path, keys):
-    arrays: dict[str, Any] = {keys[0]: np.ones(4, np.float32), keys[1]: np.eye(4, dtype=np.float32)}
-    np.savez(tmp_path / "cifar10.npz", **arrays)
-    reference = read_reference(tmp_path / "cifar10.npz", pixels, dim=4)
-    assert (reference.name, reference.n, reference.image_shape) == ("cifar10", None, None)
-    np.testing.assert_array_equal(reference.covariance, np.eye(4))
+def test_a_data_set_by_its_name(tmp_path):
+    reference, _ = built(tmp_path, "digits", "--split", "held_out", "--preprocessing", "levels times 255 / 16")
+    assert (reference.name, reference.n, reference.image_shape) == ("digits/held_out", 355, (8, 8, 1))
 
 
-ASYMMETRIC = np.eye(4)
-ASYMMETRIC[0, 1] = 0.1
-
-
-@pytest.mark.parametrize(
-    ("arrays", "message"),
-    [
-        ({"mu": np.zeros(4), "cov": np.eye(4)}, r"found \['cov', 'mu'\]"),
-        ({"mu": np.zeros(5), "sigma": np.eye(5)}, r"\(5,\) and \(5, 5\), the features have dimension 4"),
-        ({"mu": np.eye(4), "sigma": np.zeros(4)}, r"\(4, 4\) and \(4,\)"),
-        ({"mu": np.zeros(4), "sigma": ASYMMETRIC}, "not symmetric"),
-        ({"mu": np.zeros(4), "sigma": np.diag([1.0, 1.0, 1.0, -0.1])}, "not positive semi-definite"),
-        ({"mu": np.full(4, np.nan), "sigma": np.eye(4)}, "NaN or infinite"),
-        ({"mu": np.zeros(4), "sigma": np.eye(4), "feature": "inception"}, "feature is 'inception', expected 'pixels'"),
-        ({"mu": np.zeros(4), "sigma": np.eye(4), "resize": "bicubic"}, "resize is 'bicubic', expected 'none'"),
-        ({"mu": np.zeros(4), "sigma": np.eye(4), "sha256": "0" * 64}, "the file says 0000"),
-        ({"mu": np.array([None] * 4), "sigma": np.eye(4)}, "not a readable npz file of plain arrays"),
-    ],
-)
-def test_bad_files_are_refused(tmp_path, arrays, message):
-    np.savez(tmp_path / "bad.npz", **arrays)
-    with pytest.raises(ValueError, match=message):
-        read_reference(tmp_path / "bad.npz", pixels, dim=4)
-
-
-def test_files_that_are_no_npz(tmp_path):
-    with pytest.raises(FileNotFoundError):
-        read_reference(tmp_path / "absent.npz", pixels, dim=4)
-    (tmp_path / "text.npz").write_text("hello")
-    with pytest.raises(ValueError, match="not a readable npz file"):
-        read_reference(tmp_path / "text.npz", pixels, dim=4)
-
-
-def test_a_covariance_of_few_samples_is_not_refused(tmp_path):
-    x = np.random.RandomState(1).normal(size=(5, 32))
-    np.savez(tmp_path / "few.npz", mu=x.mean(axis=0), sigma=np.cov(x, rowvar=False).astype(np.float32))
-    assert read_reference(tmp_path / "few.npz", Features("other", pixels.extract), dim=32).mean.shape == (32,)
+def test_what_is_refused(images, tmp_path, capsys):
+    write_samples(tmp_path / "real.npz", images)
+    source, out = str(tmp_path / "real.npz"), str(tmp_path / "out.npz")
+    for arguments, message in (
+        ([source, "--out", source], "exists; choose another name, or give --overwrite"),
+        ([str(tmp_path / "absent"), "--out", out], "absent: no such npz file or folder of images"),
+        ([source, "--out", out, "--features", "inceptoin"], "there are no features 'inceptoin'; there are pixels"),
+        ([source, "--out", str(tmp_path / "out.json")], "the name must end in .npz"),
+    ):
+        assert main(arguments) == 2
+        assert message in capsys.readouterr().err
+    assert not (tmp_path / "out.npz").exists()

@@ -6,7 +6,7 @@ import pytest
 
 from eval.features import pixels
 from eval.judge import judge
-from eval.reference import make_reference
+from eval.real import make_reference
 from eval.rows import read_rows
 from eval.run import evaluate
 

@@ -1,0 +1,199 @@
+"""How judging meets networks and data: features of published networks, data sets by name, evaluation while training.
+
+Not a run. `eval.fid`, `eval.reference` and `eval.sweep` load this file for what they are asked for by name.
+"""
+
+import difflib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+import data
+import eval as evaluation
+import train
+from eval.names import LOGITS
+
+# ---- Features of published networks ----------------------------------------------------------------------------------
+
+
+class Prepare(NamedTuple):
+    """How images come to a network's size and scale.
+
+    Attributes:
+        device: images [B, H, W, C] on the scale of 0 to 255, uint8 or what `host` gives, to the network's input.
+        host: the part that cannot run there, of NumPy arrays.
+    """
+
+    device: Callable[[jax.Array], jax.Array]
+    host: Callable[[np.ndarray], np.ndarray] = lambda images: images
+
+
+class Network(NamedTuple):
+    """A network whose outputs are features.
+
+    Attributes:
+        outputs: by the names of features, what is taken of what the network gives; names say what metrics are called.
+        resizes: ways of preparing images by name, the usual one first.
+        weights: its published file.
+        load: file -> (parameters, prepared images) -> outputs, at the highest precision; and the parameters.
+    """
+
+    outputs: Mapping[str, Callable[[Any], jax.Array]]
+    resizes: Mapping[str, Prepare]
+    weights: evaluation.WeightFile
+    load: Callable[[Path], tuple[Callable[[Any, jax.Array], Any], Any]]
+
+
+NETWORKS: tuple[Network, ...] = ()
+
+
+def features(
+    names: Sequence[str],
+    *,
+    weights: str | Path | None = None,
+    resize: str | None = None,
+    batch_size: int = 250,
+    networks: Sequence[Network] = NETWORKS,
+) -> tuple[tuple[evaluation.Features, ...], tuple[evaluation.Score, ...]]:
+    """Features of one network, and the scores of those that are measured without real images.
+
+    Args:
+        names: of the features.
+        weights: file of the parameters; fetched or found by `evaluation.find_weights` if None.
+        resize: how images come to the network's size; the network's usual way if None.
+        batch_size: images in a call.
+        networks: that there are.
+
+    Raises:
+        ValueError: no network gives these features, or resizes so; says which there are.
+        FileNotFoundError: the weights are not there.
+    """
+    there = ["pixels", *(name for network in networks for name in network.outputs)]
+    for name in names:
+        if name not in there:
+            closest = "".join(f"; did you mean {match}?" for match in difflib.get_close_matches(name, there, 1))
+            raise ValueError(f"there are no features {name!r}; there are {', '.join(there)}{closest}")
+    found = [network for network in networks if set(names) <= set(network.outputs)]
+    if not found:
+        raise ValueError(f"{' and '.join(names)} are not of one network; measure them in several calls")
+    network = found[0]
+    resize = next(iter(network.resizes)) if resize is None else resize
+    if resize not in network.resizes:
+        raise ValueError(f"{names[0]} has no resize {resize!r}; it has {', '.join(network.resizes)}")
+    prepare = network.resizes[resize]
+    path = evaluation.find_weights(network.weights, weights)
+    apply, params = network.load(path)
+
+    def chosen(params: Any, images: jax.Array) -> tuple[jax.Array, ...]:
+        outputs = apply(params, prepare.device(images))
+        return tuple(network.outputs[name](outputs) for name in names)
+
+    made = evaluation.network_features(
+        names,
+        chosen,
+        params,
+        batch_size=batch_size,
+        resize=resize,
+        weights=evaluation.file_sha256(path),
+        prepare=prepare.host,
+    )
+    alone = tuple(score for each in made if each.name == LOGITS for score in evaluation.inception_scores(each))
+    return tuple(each for each in made if each.name != LOGITS), alone
+
+
+# ---- Images by name --------------------------------------------------------------------------------------------------
+
+
+def images(
+    name: str, *, split: str = "train", size: int | None = None, data_dir: str | None = None, batch_size: int = 250
+) -> tuple[str, Iterator[np.ndarray]]:
+    """Real images in their order, in batches: scikit-learn's digits, a folder, or a TensorFlow data set by its name.
+
+    Raises:
+        FileNotFoundError: there is no such folder, and no such data set that is prepared.
+    """
+    name, batches = examples(name, split=split, size=size, data_dir=data_dir, batch_size=batch_size)
+    return name, (image for image, _ in batches)
+
+
+def examples(
+    name: str, *, split: str = "train", size: int | None = None, data_dir: str | None = None, batch_size: int = 250
+) -> tuple[str, Iterator[tuple[np.ndarray, np.ndarray | None]]]:
+    """The same with their labels, where they have any."""
+    source = _source(name, split, size, data_dir)
+
+    def batches() -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
+        for start in range(0, len(source), batch_size):
+            found = [source[index] for index in range(start, min(start + batch_size, len(source)))]
+            labels = np.asarray([each["label"] for each in found], np.int32) if source.num_classes else None
+            yield np.stack([each["image"] for each in found]), labels
+
+    return source.name, batches()
+
+
+def _source(name: str, split: str, size: int | None, data_dir: str | None) -> data.Source:
+    if Path(name).is_dir():
+        return data.folder(name, size=size)
+    if name == "digits":
+        return data.digits(split)
+    if not name.replace("_", "").replace(":", "").replace(".", "").isalnum() or name.endswith(".npz"):
+        raise FileNotFoundError(f"{name}: no such npz file or folder of images")
+    try:
+        return data.tfds_source(name, split=split, data_dir=data_dir, size=size)
+    except (FileNotFoundError, ValueError) as error:
+        raise FileNotFoundError(f"{name}: no such npz file or folder of images, and no data set: {error}") from error
+
+
+# ---- While training --------------------------------------------------------------------------------------------------
+
+
+def evaluations(
+    samplers: Sequence[train.Sampler],
+    judge: Callable[[evaluation.Batches], list[evaluation.Row]],
+    *,
+    every: int,
+    averages: Sequence[str],
+    n: int,
+    num_classes: int,
+    batch_size: int = 250,
+    seed: int = 0,
+) -> train.Periodic:
+    """Judge samples of several averages every so many steps: rows of workdir/metrics.jsonl, and scalars of the log.
+
+    The loop's iterator of batches is not touched: its threads go on filling their buffers meanwhile. The scalars are
+    called `<metric>/<average>`, with the number of network evaluations if there are several samplers.
+
+    Args:
+        samplers: ways to sample, all of them each time.
+        judge: as an Experiment has it.
+        every: period in steps.
+        averages: which weights; "params" are those that are trained.
+        n: samples of each.
+        num_classes: 0 if unconditional.
+        batch_size: images in one call.
+        seed: of the samples, the same each time.
+    """
+
+    def run(workdir: Path, step: int, params: dict[str, train.Params]) -> dict[str, float]:
+        scalars = {}
+        for average in averages:
+            for sampler in samplers:
+                rows = evaluation.judge_sampler(
+                    sampler,
+                    params[average],
+                    judge,
+                    facts={"step": step, "average": average},
+                    n=n,
+                    seed=seed,
+                    num_classes=num_classes,
+                    batch_size=batch_size,
+                )
+                evaluation.keep_rows(workdir, rows)
+                told = f"/nfe{sampler.nfe}" if len(samplers) > 1 else ""
+                scalars |= {f"{row['metric']}/{average}{told}": float(row["value"]) for row in rows}
+        return scalars
+
+    return train.Periodic(every, run, tuple(averages))

@@ -1,0 +1,25 @@
+"""What is counted, on pixels; nothing is timed against anything."""
+
+import numpy as np
+
+from benchmarks.eval_rate import JUDGED, measure, pytorch_fid, table
+from eval import pixels
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (40, 2, 2, 1), dtype=np.uint8)
+
+
+def test_a_row_adds_up():
+    row = measure(pixels, IMAGES, batch_size=16)
+    assert row.what == "pixels, none"
+    rate, distance, memory = row.images_per_second, row.distance_seconds, row.host_mebibytes
+    assert rate and distance is not None and memory  # noqa: PT018
+    assert row.seconds_per_10k == JUDGED / rate + distance
+    assert memory > 10
+
+
+def test_a_peer_that_is_not_here_says_so(monkeypatch):
+    monkeypatch.setattr("benchmarks.eval_rate.find_spec", lambda name: None)
+    row = pytorch_fid(IMAGES, None, batch_size=16)
+    assert row.what == "pytorch-fid: not here"
+    assert row.images_per_second is None
+    assert table([row]).row_count == 1
