@@ -71,7 +71,9 @@ def draw_samples(table: Table, done: Mapping[str, Finished], place: Place, kept:
         strips.append((f"{line.label}, {nfe} step{'s' * (nfe > 1)}", picture))
     real = f"{table.pictures}_real"
     if experiment is not None:
-        save(real_strip(experiment), kept.samples(real))
+        shown = {run.name: run for run in table.runs}.get(table.real)
+        source = evaluation.load_experiment(place.workdir(shown)) if shown else experiment
+        save(real_strip(source, experiment.num_classes), kept.samples(real))
     picture = recall_samples(real, kept)
     if strips and picture is not None:
         save(stacked([*strips, ("real", picture)]), path)
@@ -83,12 +85,12 @@ def save(picture: Image.Image, path: Path) -> None:
     picture.save(path)
 
 
-def real_strip(experiment: Any) -> Image.Image:
+def real_strip(experiment: Any, classes: int) -> Image.Image:
     """Real images as their run is trained on them, from enough batches for two of each class."""
     batches = list(islice(experiment.batches(0), 8))
     images = np.concatenate([batch["image"] for batch in batches])
-    labels = np.concatenate([batch["label"] for batch in batches]) if experiment.num_classes else None
-    return strip(images, labels, experiment.num_classes)
+    labels = np.concatenate([batch["label"] for batch in batches]) if classes else None
+    return strip(images, labels, classes)
 
 
 def strip(images: np.ndarray, labels: np.ndarray | None, classes: int) -> Image.Image:

@@ -55,6 +55,7 @@ class Table:
         runs: in the order of the table's lines.
         distance: how the name of the Fréchet distance begins that it shows.
         tfds: the TensorFlow data set it needs; "" if its data are part of an installed package.
+        real: the run whose training images are shown as the real ones; "" if that is any of them.
     """
 
     title: str
@@ -64,6 +65,7 @@ class Table:
     runs: tuple[Run, ...]
     distance: str = "fd_pixels"
     tfds: str = ""
+    real: str = ""
 
 
 def with_seeds(run: Run, *seeds: int) -> tuple[Run, ...]:
@@ -205,6 +207,7 @@ MNIST_LATENTS = Table(
     same=SAME,
     distance="fd_classifier",
     tfds="mnist",
+    real="mnist_autoencoder",
     runs=(
         Run(
             *("mnist_autoencoder", "KL autoencoder", "Rombach et al. 2022", "mnist_autoencoder"),

@@ -463,7 +463,7 @@ def test_heun_on_grid_is_one_program_whose_gradient_stops_before_it():
     law = partial(triples.ctm, grid=grid, substeps=5)
     x = jnp.ones((4, 2))
 
-    traces = []
+    traces: list[None] = []
 
     @jax.jit
     def gradient(a, key):
