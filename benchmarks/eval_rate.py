@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -83,7 +84,8 @@ def pytorch_fid(images: np.ndarray, weights: Path | None, *, batch_size: int) ->
     """pytorch-fid's network on the same images, with the same weights if they are given, where it is installed."""
     if find_spec("torch") is None or find_spec("pytorch_fid") is None:
         return Row("pytorch-fid: not here")
-    torch, peer = import_module("torch"), import_module("pytorch_fid.inception")
+    torch: Any = import_module("torch")
+    peer: Any = import_module("pytorch_fid.inception")
     if weights is not None:
         peer.load_state_dict_from_url = lambda *_, **__: torch.load(weights, weights_only=True)
     network = peer.InceptionV3([peer.InceptionV3.BLOCK_INDEX_BY_DIM[2048]]).eval()

@@ -6,7 +6,7 @@ Not a run. `eval.fid`, `eval.reference` and `eval.sweep` load this file for what
 import difflib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
@@ -14,40 +14,11 @@ import numpy as np
 import data
 import eval as evaluation
 import train
+from configs.feature_networks import NETWORKS, Network
 from eval.names import LOGITS
+from models.pretrained import read
 
 # ---- Features of published networks ----------------------------------------------------------------------------------
-
-
-class Prepare(NamedTuple):
-    """How images come to a network's size and scale.
-
-    Attributes:
-        device: images [B, H, W, C] on the scale of 0 to 255, uint8 or what `host` gives, to the network's input.
-        host: the part that cannot run there, of NumPy arrays.
-    """
-
-    device: Callable[[jax.Array], jax.Array]
-    host: Callable[[np.ndarray], np.ndarray] = lambda images: images
-
-
-class Network(NamedTuple):
-    """A network whose outputs are features.
-
-    Attributes:
-        outputs: by the names of features, what is taken of what the network gives; names say what metrics are called.
-        resizes: ways of preparing images by name, the usual one first.
-        weights: its published file.
-        load: file -> (parameters, prepared images) -> outputs, at the highest precision; and the parameters.
-    """
-
-    outputs: Mapping[str, Callable[[Any], jax.Array]]
-    resizes: Mapping[str, Prepare]
-    weights: evaluation.WeightFile
-    load: Callable[[Path], tuple[Callable[[Any, jax.Array], Any], Any]]
-
-
-NETWORKS: tuple[Network, ...] = ()
 
 
 def features(
@@ -102,6 +73,18 @@ def features(
     )
     alone = tuple(score for each in made if each.name == LOGITS for score in evaluation.inception_scores(each))
     return tuple(each for each in made if each.name != LOGITS), alone
+
+
+def numbers(path: Path) -> Mapping[str, Any]:
+    """The numbers in a pickle, as those that EDM2 keeps its references in; nothing in it is executed.
+
+    Raises:
+        ValueError: it is no pickle, holds more than numbers by name, or names what is not on the list.
+    """
+    found = read(path)
+    if not isinstance(found, Mapping):
+        raise ValueError(f"{path}: expected numbers by their names, found {type(found).__name__}")
+    return found
 
 
 # ---- Images by name --------------------------------------------------------------------------------------------------
@@ -178,7 +161,7 @@ def evaluations(
     """
 
     def run(workdir: Path, step: int, params: dict[str, train.Params]) -> dict[str, float]:
-        scalars = {}
+        scalars: dict[str, float] = {}
         for average in averages:
             for sampler in samplers:
                 rows = evaluation.judge_sampler(

@@ -104,7 +104,7 @@ def reference(source: str, features: Features, options: argparse.Namespace, *, d
     """
     path, compare = Path(source), MEASURES[options.measures]
     if path.is_file():
-        facts = read_npz(path)
+        facts = glue().numbers(path) if path.suffix == ".pkl" else read_npz(path)
         if "arr_0" not in facts or (features.name in (POOL, SPATIAL) and "mu" in facts):
             found = read_reference(path, features, dim=dim, read=lambda _: facts, compare=compare)
             return found._replace(real=features.extract(facts["arr_0"])) if "arr_0" in facts else found

@@ -24,9 +24,9 @@ class Point(NamedTuple):
 
 def front(goodness: Float[np.ndarray, "n measures"]) -> Bool[np.ndarray, " n"]:
     """The points that no other point equals or exceeds in all measures and exceeds in one; more is better."""
-    at_least = (goodness[None] >= goodness[:, None]).all(axis=2)
-    more = (goodness[None] > goodness[:, None]).any(axis=2)
-    return ~(at_least & more).any(axis=1)
+    at_least = np.all(goodness[None] >= goodness[:, None], axis=2)
+    more = np.any(goodness[None] > goodness[:, None], axis=2)
+    return np.logical_not(np.any(at_least & more, axis=1))
 
 
 def goodness(values: Float[np.ndarray, "n measures"], metrics: Sequence[str]) -> Float[np.ndarray, "n measures"]:

@@ -10,7 +10,8 @@ import pytest
 
 import eval as evaluation
 from configs import judging
-from configs.judging import Network, Prepare, evaluations, examples, features, images
+from configs.feature_networks import Network, Prepare
+from configs.judging import evaluations, examples, features, images
 from eval.names import LOGITS, POOL, SPATIAL
 from tests import tiny
 from train import Sampler, fit

@@ -35,7 +35,7 @@ def expected(images, indices, seed):
 @pytest.mark.parametrize("estimated", [True, False])
 def test_bits_of_an_untrained_flow_are_those_of_noise(workdir, estimated):
     found = likelihood(workdir, solver_steps=2, estimated=estimated, seed=3)
-    images, labels = digits().image[:7], digits().label[:7]
+    images, labels = digits().image[:7], np.asarray(digits().label)[:7]
     indices = np.arange(10, 17, dtype=np.int32)
     np.testing.assert_allclose(found.bits(images, labels, indices), expected(images, indices, 3), rtol=1e-5)
     assert (found.shape, found.num_classes, found.facts["nfe"], found.facts["end"]) == ((8, 8, 1), 10, 4, 1e-3)

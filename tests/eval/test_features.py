@@ -77,6 +77,7 @@ def test_features_that_are_not_finite_are_counted_on_the_device():
     network = lambda params, images: (jnp.where(images[:, 0, 0] > 3, jnp.nan, jnp.ones((len(images), 5))),)
     (features,) = network_features(("broken",), network, None, batch_size=4)
     images = np.array([1, 9, 2, 7, 8], np.uint8).reshape(5, 1, 1, 1)
+    assert features.sums is not None
     with pytest.raises(ValueError, match="2 of 4 feature vectors hold NaN"):
         features.sums(images)
     assert features.sums(images[[0, 2]]).n == 2

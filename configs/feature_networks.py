@@ -1,0 +1,111 @@
+"""Published networks whose outputs are features, as judging takes them. Not a run.
+
+Inception's three ways to 299 pixels and their scales are those of docs/evaluation.md.
+"""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import eval as evaluation
+from eval import weights
+from eval.names import LOGITS, POOL, SPATIAL
+from eval.resize import clean_fid_bicubic, tf1_bilinear, torch_bicubic, torch_bilinear
+from models.dinov2 import normalised
+from models.inception import SIDE, InceptionV3
+from models.pretrained import read
+from models.pretrained.dinov2 import dinov2
+from models.pretrained.inception import inception
+
+DINOV2_SIDE = 224
+
+
+class Prepare(NamedTuple):
+    """How images come to a network's size and scale.
+
+    Attributes:
+        device: images [B, H, W, C] on the scale of 0 to 255, uint8 or what `host` gives, to the network's input.
+        host: the part that cannot run there, of NumPy arrays.
+    """
+
+    device: Callable[[jax.Array], jax.Array]
+    host: Callable[[np.ndarray], np.ndarray] = lambda images: images
+
+
+class Network(NamedTuple):
+    """A network whose outputs are features.
+
+    Attributes:
+        outputs: by the names of features, what is taken of what the network gives; names say what metrics are called.
+        resizes: ways of preparing images by name, the usual one first.
+        weights: its published file.
+        load: file -> (parameters, prepared images) -> outputs, at the highest precision; and the parameters.
+    """
+
+    outputs: Mapping[str, Callable[[Any], jax.Array]]
+    resizes: Mapping[str, Prepare]
+    weights: evaluation.WeightFile
+    load: Callable[[Path], tuple[Callable[[Any, jax.Array], Any], Any]]
+
+
+def coloured(images: jax.Array) -> jax.Array:
+    """Three channels, of one if there is one."""
+    return jnp.broadcast_to(images, (*images.shape[:3], 3))
+
+
+def tensors(path: Path) -> dict[str, np.ndarray]:
+    """The tensors of a state dict, of torch's or safetensors.
+
+    Raises:
+        ValueError: the file holds something else.
+    """
+    found = read(path)
+    if not isinstance(found, dict) or not all(hasattr(value, "shape") for value in found.values()):
+        raise ValueError(f"{path}: expected a state dict, tensors by their names")
+    return cast(dict[str, np.ndarray], found)
+
+
+def tf1(images: jax.Array) -> jax.Array:
+    """As TensorFlow 1 enlarged, and torch-fidelity, EDM, ADM and MeanFlow do."""
+    return (tf1_bilinear(coloured(images), SIDE) - 128) / 128
+
+
+def halfpixel(images: jax.Array) -> jax.Array:
+    """As pytorch-fid does."""
+    return torch_bilinear(coloured(images), SIDE) / 127.5 - 1
+
+
+INCEPTION = Network(
+    outputs={
+        POOL: lambda taps: taps.pool2048,
+        SPATIAL: lambda taps: taps.spatial,
+        LOGITS: lambda taps: taps.logits_unbiased,
+    },
+    resizes={
+        "tf1": Prepare(tf1),
+        "halfpixel": Prepare(halfpixel),
+        "clean": Prepare(lambda images: (coloured(images) - 128) / 128, partial(clean_fid_bicubic, side=SIDE)),
+    },
+    weights=weights.INCEPTION,
+    load=lambda path: (InceptionV3().apply, inception(tensors(path))),
+)
+
+
+def _dinov2(path: Path) -> tuple[Callable[[Any, jax.Array], jax.Array], Any]:
+    module, params = dinov2(tensors(path))
+    return lambda params, images: cast(jax.Array, module.apply(params, images)), params
+
+
+DINOV2 = Network(
+    outputs={"dinov2": lambda tokens: tokens[:, 0]},
+    resizes={"bicubic": Prepare(lambda images: normalised(torch_bicubic(coloured(images), DINOV2_SIDE)))},
+    weights=weights.DINOV2,
+    load=_dinov2,
+)
+
+NETWORKS = (INCEPTION, DINOV2)
