@@ -152,7 +152,9 @@ def finished(run: Run, place: Place) -> Finished | None:
     batch_size = own["config"]["batch_size"]
     log = [row for row in read_log(workdir) if "images_per_second" in row]
     steps = [0, *(row["step"] for row in log)]
-    seconds = sum((row["step"] - k) * batch_size / row["images_per_second"] for k, row in zip(steps, log, strict=False))
+    # Steps that were taken again after a kill count once.
+    taken = [max(row["step"] - k, 0) for k, row in zip(steps, log, strict=False)]
+    seconds = sum(n * batch_size / row["images_per_second"] for n, row in zip(taken, log, strict=True))
     on_cpu = own["device"] == "cpu"
     return Finished(
         rows=rows,

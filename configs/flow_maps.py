@@ -103,12 +103,17 @@ def flow_map_samplers(
 def matching_config() -> ConfigDict:
     """The same, and how many rows have s < t: a quarter in the paper."""
     config = get_config()
-    config.share = 0.25
+    config.update({"share": 0.25, "learning_rate": 1e-3, "floor": 0.1})
     return config
 
 
 def self_distilled(config: ConfigDict, residual: Residual) -> Experiment:
-    """The residual on the first rows of a batch, flow matching of its diagonal on the others; weights are learned."""
+    """The residual on the first rows of a batch, flow matching of its diagonal on the others; weights are learned.
+
+    A network that starts as 0 has no residual, for which the learned weight would grow without bound, until the first
+    residual that there is throws the network back to a constant. With `floor` added to the residual of an element
+    the weight is at most 1 / floor.
+    """
     source = data.digits()
     model = digits.network(config, source).clone(second_time=True)
     u_of = average_velocity(model)
@@ -131,6 +136,7 @@ def self_distilled(config: ConfigDict, residual: Residual) -> Experiment:
         on, metrics_on = rectified_flow(v, x[n:], key_diagonal)
         w_off = log_weight(params, "start", metrics["t"]) + log_weight(params, "end", metrics["s"])
         w_on = log_weight(params, "diagonal", metrics_on["t"])
+        off += config.floor * elements
         loss = [adaptive(off, w_off, elements=elements), adaptive(on, w_on, elements=elements)]
         t, distance = [metrics["t"], metrics_on["t"]], [metrics["distance"], on]
         return jnp.concatenate(loss), {"t": jnp.concatenate(t), "distance": jnp.concatenate(distance) / elements}
