@@ -57,7 +57,9 @@ def test_a_distance_of_inception_from_the_command_line(weights, tmp_path):
     (row,) = [row for row in evaluation.read_rows(out) if row["metric"] == "fid_tf1_4"]
 
     ((features,), _) = judging.features([POOL], weights=weights, batch_size=4)
-    moments = [(f.mean(0, dtype=np.float64), np.cov(f, rowvar=False)) for f in (features.extract(x) for x in sets.values())]
+    moments = [
+        (f.mean(0, dtype=np.float64), np.cov(f, rowvar=False)) for f in (features.extract(x) for x in sets.values())
+    ]
     np.testing.assert_allclose(row["value"], evaluation.frechet_distance(*moments[0], *moments[1]), rtol=1e-5)
     assert row["resize"] == "tf1"
 
