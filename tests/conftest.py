@@ -1,5 +1,7 @@
 """Under test, and only there, every annotated shape, dtype and type is checked when a function is called."""
 
+from importlib.util import find_spec
+
 import jax
 import jaxtyping
 import pytest
@@ -12,6 +14,9 @@ ISLANDS = ("losses", "samplers", "models", "data", "train", "eval")
 check = beartype(conf=BeartypeConf(is_pep484_tower=True))
 
 install_import_hook(ISLANDS, f"{__name__}.check")
+
+# Beside torch's libraries, in the environment of `make test-peers` alone.
+collect_ignore = [] if find_spec("torch") else ["peers"]
 
 
 @pytest.fixture(scope="session", autouse=True)
