@@ -5,7 +5,8 @@
 Three quarters of a batch train the velocity u(x, t, t), a quarter the jump: its derivative where it ends is the
 velocity there. s <= t are uniform.
 
-Differs from the paper: the learned weight is a sum of functions of t and of s, and one of its own on the diagonal.
+Differs from the paper: the learned weight is a sum of functions of t and of s, and one of its own on the diagonal;
+it is bounded, without which training diverged (docs/results.md).
 """
 
 from functools import partial
