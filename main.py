@@ -244,7 +244,8 @@ def draw_pictures(experiment: train.Experiment, workdir: Path) -> None:
             sampler, params, n=len(labels), seed=0, num_classes=experiment.num_classes, batch_size=500
         )
         told = told_apart(sampler, experiment.samplers).replace("_", " ")
-        panels.append((f"{sampler.nfe} step{'s' * (sampler.nfe > 1)}{told}", panel(images)))
+        steps = f"{sampler.nfe} step{'s' * (sampler.nfe > 1)}{told}" if sampler.nfe else sampler.name
+        panels.append((steps, panel(images)))
     real = real_images(experiment, labels)
     if real.dtype == np.uint8:  # what a model of latents is trained on is no picture
         panels.append(("real", panel(real)))

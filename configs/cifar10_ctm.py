@@ -79,7 +79,9 @@ def build(config: ConfigDict) -> Experiment:
             return x if labels is None else trajectories.beside(x, jax.nn.one_hot(labels, classes))
 
         def players(estimate: jax.Array) -> tuple[PerExample, PerExample]:
-            return trajectories.players(judge, params, shown(x), shown(estimate), generator=hinge_generator)
+            return trajectories.players(
+                trajectories.patches(judge), params, shown(x), shown(estimate), generator=hinge_generator
+            )
 
         return ctm.Adversary(players, config.adversarial_weight, jnp.float32(step >= config.adversarial_start))
 

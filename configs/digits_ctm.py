@@ -75,7 +75,7 @@ def build(config: ConfigDict) -> Experiment:
 
         def players(estimate: jax.Array) -> tuple[PerExample, PerExample]:
             real, fake = (trajectories.beside(image, classes) for image in (x, estimate))
-            return trajectories.players(judge, params, real, fake, generator=hinge_generator)
+            return trajectories.players(trajectories.patches(judge), params, real, fake, generator=hinge_generator)
 
         return ctm.Adversary(players, config.adversarial_weight, jnp.float32(step >= config.adversarial_start))
 

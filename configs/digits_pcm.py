@@ -79,7 +79,7 @@ def experiment(config: ConfigDict, source: data.Source, fields: digits.Fields) -
             return trajectories.beside(x_t, *told)
 
         return trajectories.players(
-            judge,
+            trajectories.patches(judge),
             params,
             noised(pair.goal, key_real),
             noised(pair.estimate, key_fake),

@@ -10,6 +10,7 @@ from typing import Any, Protocol, cast
 
 import jax
 import jax.numpy as jnp
+import optax
 from ml_collections import ConfigDict
 
 import data
@@ -103,7 +104,7 @@ def flow_map_samplers(
 def matching_config() -> ConfigDict:
     """The same, and how many rows have s < t: a quarter in the paper."""
     config = get_config()
-    config.update({"share": 0.25, "learning_rate": 1e-3, "floor": 0.1})
+    config.update({"share": 0.25, "learning_rate": 1e-3, "floor": 0.1, "clip": 1.0})
     return config
 
 
@@ -145,4 +146,6 @@ def self_distilled(config: ConfigDict, residual: Residual) -> Experiment:
         return jumps_of(u_of)(params["network"], labels)
 
     samplers = flow_map_samplers(sampled, source.shape, config.step_counts)
-    return Experiment(init=init, objective=objective, **digits.fields(config, source, samplers))
+    fields = digits.fields(config, source, samplers)
+    fields["optimizer"] = optax.chain(optax.clip_by_global_norm(config.clip), fields["optimizer"])
+    return Experiment(init=init, objective=objective, **fields)

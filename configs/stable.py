@@ -140,14 +140,15 @@ def teacher(
     *,
     scale: float | jax.Array,
 ) -> Net:
-    """The teacher's denoiser, guided against the empty caption by one scale or one for each example.
-
-    It is the frozen network, and where adapters are trained the student's own without them.
-    """
-    of_teacher = context.frozen if context.frozen is not None else jax.lax.stop_gradient(params["network"])
+    """The teacher's denoiser, guided against the empty caption by one scale or one for each example."""
     plain = model.clone(second_time=False, guided=False)
-    D = partial(denoiser, config, plain, of_teacher)
+    D = partial(denoiser, config, plain, teacher_weights(params, context))
     return guide(D(text), D(jnp.broadcast_to(empty, text.shape)), scale)
+
+
+def teacher_weights(params: Params, context: Context) -> Params:
+    """The frozen network, and where adapters are trained the student's own without them."""
+    return context.frozen if context.frozen is not None else jax.lax.stop_gradient(params["network"])
 
 
 def _parts(config: ConfigDict, key: jax.Array, whole: Params) -> Params:

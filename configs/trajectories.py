@@ -23,6 +23,8 @@ from train import Params
 
 FlowMapOf = Callable[[Params, jax.Array | None], FlowMap]
 """(params, labels or None) -> flow map"""
+HeadsOf = Callable[[Params, jax.Array], tuple[jax.Array, ...]]
+"""(params, images) -> the heads of a discriminator, each [B, ...]"""
 
 
 def flow_map(g_of: FlowMapOf, path: Path) -> FlowMapOf:
@@ -93,8 +95,13 @@ def beside(x: jax.Array, *conditions: jax.Array) -> jax.Array:
     return jnp.concatenate([x, *planes], axis=-1)
 
 
+def patches(judge: PatchDiscriminator) -> HeadsOf:
+    """(params, images) -> the heads of a discriminator of images."""
+    return lambda params, x: cast(tuple[jax.Array, ...], judge.apply({"params": params["discriminator"]}, x))
+
+
 def players(
-    judge: PatchDiscriminator,
+    heads_of: HeadsOf,
     params: Params,
     real: jax.Array,
     fake: jax.Array,
@@ -102,11 +109,7 @@ def players(
     generator: Callable[[tuple[jax.Array, ...]], PerExample],
 ) -> tuple[PerExample, PerExample]:
     """Loss of the network that made the fake images, and of the discriminator; neither trains the other."""
-
-    def heads(params: Params, x: jax.Array) -> tuple[jax.Array, ...]:
-        return cast(tuple[jax.Array, ...], judge.apply({"params": params["discriminator"]}, x))
-
     fake_constant, real = jax.lax.stop_gradient((fake, real))
-    fooled = generator(heads(jax.lax.stop_gradient(params), fake))
-    told = hinge_discriminator(heads(params, real), heads(params, fake_constant))
+    fooled = generator(heads_of(jax.lax.stop_gradient(params), fake))
+    told = hinge_discriminator(heads_of(params, real), heads_of(params, fake_constant))
     return fooled, told

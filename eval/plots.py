@@ -71,9 +71,9 @@ def metric_against_nfe(rows: Sequence[Row], metric: str) -> Figure:
     Raises:
         ValueError: no row has that metric; lists those there are.
     """
-    chosen = [row for row in rows if row["metric"] == metric and "nfe" in row]
+    chosen = [row for row in rows if row["metric"] == metric and row.get("nfe")]  # 0 has no place on the axis
     if not chosen:
-        there = sorted({row["metric"] for row in rows if "nfe" in row})
+        there = sorted({row["metric"] for row in rows if row.get("nfe")})
         raise ValueError(f"no row with nfe has metric {metric!r}; there are {there}")
     names = list(dict.fromkeys(row["sampler"] for row in chosen))
     crowded = len(names) > 5

@@ -24,6 +24,9 @@ class StableUNet(nn.Module):
     Layers that only this network has, for `s` and `w`, start at zero: with published weights it starts as the published
     network, whatever `s` and `w` are.
 
+    With `mutable=["intermediates"]` a call also gives what each resolution and the middle put out, in the order of the
+    blocks: nine maps of SD 1.5, which discriminators look at.
+
     Attributes:
         channels: channels at each resolution, highest first; each further one halves it.
         attends: whether the blocks of a resolution are followed by attention; that of the middle always is.
@@ -106,10 +109,12 @@ class StableUNet(nn.Module):
             if level < levels[-1]:
                 h = halve(h, self.dtype, f"down{level}_conv")
                 skips.append(h)
+            self.sow("intermediates", "blocks", h)
 
         h = block("middle_block0", h, levels[-1])
         h = attend("middle_attention0", h, levels[-1])
         h = block("middle_block1", h, levels[-1])
+        self.sow("intermediates", "blocks", h)
 
         for level in reversed(levels):
             for i in range(self.blocks + 1):
@@ -118,6 +123,7 @@ class StableUNet(nn.Module):
                     h = attend(f"up{level}_attention{i}", h, level)
             if level:
                 h = conv(h.repeat(2, axis=1).repeat(2, axis=2), h.shape[-1], 3, self.dtype, f"up{level}_conv")
+            self.sow("intermediates", "blocks", h)
 
         h = nn.silu(group_norm(h, self.groups, 1e-5, jnp.float32, "out_norm"))
         return conv(h, self.latent_channels, 3, jnp.float32, "out_conv", zeros)

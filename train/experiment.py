@@ -37,7 +37,7 @@ class Sampler(NamedTuple):
 
     Attributes:
         name: says method and times, e.g. "consistency 80, 0.8".
-        nfe: network evaluations per sample.
+        nfe: network evaluations per sample; 0 if samples differ in that.
         sample: (params, keys[B], labels[B]) -> float32 images [B, H, W, C] in [-1, 1], or vectors. Sample i depends on
             its own key and label alone.
     """

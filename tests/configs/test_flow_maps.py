@@ -9,7 +9,7 @@ from configs import digits_ayf, digits_rectified_flow, flow_maps, imagenet256_sh
 from samplers import noise
 from tests.configs import made_up
 from tests.configs.made_up import module, small
-from train import restore_average
+from train import Context, restore_average
 
 
 def test_one_step_of_a_flow_map_is_the_mean_velocity_of_the_whole_way():
@@ -54,3 +54,28 @@ def test_guidance_of_the_smallest_step_alone():
     labels, x, t = jnp.asarray([1, 2, 3, 4]), jnp.zeros((4, 1)), jnp.ones(4)
     u = imagenet256_shortcut.guided_where_smallest(u_of, None, labels, null=10, scale=1.5, rows=2)
     np.testing.assert_allclose(u(x, t, t / 2)[:, 0], [10 + 1.5 * (1 - 10), 10 + 1.5 * (2 - 10), 3, 4])
+
+
+@pytest.mark.parametrize("floor", [0.1, 0.0])
+def test_with_a_floor_nothing_is_gained_from_a_weight_without_bound(floor):
+    """Of rows without a residual: floor exp(w) - w, which is 1 + ln(floor) at least, and with no floor just -w."""
+
+    def solved(u, x, key):
+        t = jax.random.uniform(key, (len(x),))
+        return jnp.zeros(len(x)), {"t": t, "s": t / 2, "distance": jnp.zeros(len(x))}
+
+    config = small("digits_lsd", floor=floor)
+    experiment = flow_maps.self_distilled(config, solved)
+    params = experiment.init(jax.random.key(0))
+    batch = experiment.prepare(jax.random.key(1), jax.tree.map(jnp.asarray, next(experiment.batches(0))))
+    context = Context(jnp.zeros((), int), None, {})
+    rows = round(config.share * config.batch_size)
+    lowest = []
+    for size in (1.0, 10.0, 100.0, -100.0):
+        weights = jax.random.normal(jax.random.key(2), params["start"]["linear"]["kernel"].shape) * size / 128**0.5
+        weighed = params | {"start": {"linear": {"kernel": weights}}}
+        lowest.append(float(experiment.objective(weighed, batch, jax.random.key(3), context)[0][:rows].min()))
+    if floor:
+        assert min(lowest) >= 1 + np.log(floor) - 1e-5
+    else:
+        assert min(lowest) < -20

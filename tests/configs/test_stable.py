@@ -20,7 +20,7 @@ from train.state import check_initial, init_state
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 NAMES = ("stable_lcm", "stable_tcd", "stable_pcm")
 RANKS = [("stable_lcm", 0), ("stable_lcm", 2), ("stable_tcd", 2), ("stable_pcm", 0)]
-TINY = {"batch_size": 2, "step_counts": (1, 2), "judged_samples": 4}
+TINY = {"batch_size": 2, "step_counts": (1, 2), "judged_samples": 4, "adversarial_weight": 0.0}
 KEYS, LABELS = jax.random.split(jax.random.key(1), 3), jnp.zeros(3, int)
 X, T, TEXT = jax.random.normal(KEYS[0], (2, 8, 8, 4)), jnp.array([19.0, 999.0]), jax.random.normal(KEYS[1], (2, 3, 6))
 
@@ -122,6 +122,44 @@ def test_the_network_below_adapters_has_no_state_of_the_optimizer(name, folder, 
     moments = sum(leaf.size for leaf in jax.tree.leaves(state.opt_state))
     assert moments == 2 * (sum(size.values()) - size["network"]) + 1  # and the number of steps
     assert experiment.frozen() is None  # the teacher is the network, once
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("quick_compile")
+def test_the_discriminator_trains_beside_the_student_and_neither_trains_the_other(folder, teacher):
+    """A step is the student's and the discriminator's; each part of the loss has a gradient at its own player alone."""
+    experiment = built("stable_pcm", folder, teacher, rank=2, adversarial_weight=0.5)
+    assert experiment.initial is not None
+    start, frozen = experiment.initial(), experiment.frozen()
+    check_initial(start, jax.eval_shape(lambda: experiment.init(jax.random.key(0))))
+    batch = jax.tree.map(jnp.asarray, next(experiment.batches(0)))
+    context = Context(jnp.zeros((), int), frozen, {})
+
+    @jax.jit
+    def gradients(params):
+        def part(name):
+            return lambda params: experiment.objective(params, batch, jax.random.key(2), context)[1][name].sum()
+
+        return {name: jax.grad(part(name))(params) for name in ("distance", "adversarial", "discriminator")}
+
+    def sizes(gradient):
+        return {part: max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(gradient[part])) for part in gradient}
+
+    found = {name: sizes(gradient) for name, gradient in gradients(noisy(start, 0.1)).items()}
+    for name in ("distance", "adversarial"):
+        assert found[name]["adapters"] > 0
+        assert found[name]["discriminator"] == found[name]["network"] == 0
+    assert found["discriminator"]["discriminator"] > 0
+    assert found["discriminator"]["adapters"] == found["discriminator"]["network"] == 0
+
+    mesh = make_mesh()
+    state, scalars = make_step(experiment, mesh)(place_state(experiment, mesh), next(experiment.batches(0)), frozen)
+    assert {"adversarial", "discriminator"} <= scalars.keys()
+    moved = flat(
+        jax.tree.map(lambda a, b: float(jnp.abs(a - b).max()), start["discriminator"], state.params["discriminator"])
+    )
+    # Adam's first step is the rate, less where the decay pulls back: the discriminator has a rate of its own.
+    assert max(moved.values()) == pytest.approx(1e-5, rel=0.1)
 
 
 def test_a_checkpoint_with_adapters_is_whole(folder, teacher, tmp_path):

@@ -69,7 +69,9 @@ def test_neither_player_trains_the_other():
     @jax.jit
     def gradients(params, real, fake):
         def player(i):
-            return lambda *inputs: trajectories.players(judge, *inputs, generator=hinge_generator)[i].sum()
+            return lambda *inputs: trajectories.players(
+                trajectories.patches(judge), *inputs, generator=hinge_generator
+            )[i].sum()
 
         return [jax.grad(player(i), (0, 1, 2))(params, real, fake) for i in (0, 1)]
 
