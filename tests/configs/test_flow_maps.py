@@ -71,7 +71,7 @@ def test_with_a_floor_nothing_is_gained_from_a_weight_without_bound(floor):
     context = Context(jnp.zeros((), int), None, {})
     rows = round(config.share * config.batch_size)
     lowest = []
-    for size in (1.0, 10.0, 100.0, -100.0):
+    for size in (1.0, 10.0, 50.0, -50.0):
         weights = jax.random.normal(jax.random.key(2), params["start"]["linear"]["kernel"].shape) * size / 128**0.5
         weighed = params | {"start": {"linear": {"kernel": weights}}}
         lowest.append(float(experiment.objective(weighed, batch, jax.random.key(3), context)[0][:rows].min()))
