@@ -5,7 +5,8 @@
 As digits_lsd.py, but a quarter of the batch trains that a jump's end does not move while its start follows the
 velocity.
 
-Here it diverges after some 250 steps (docs/results.md).
+Its gradients now and then are a hundred times as long as usual: without the published clip it diverges here after some
+250 steps (docs/results.md).
 """
 
 from functools import partial

@@ -102,7 +102,7 @@ def flow_map_samplers(
 
 
 def matching_config() -> ConfigDict:
-    """The same, and how many rows have s < t: a quarter in the paper."""
+    """The same, how many rows have s < t and the longest gradient, as in the paper's code; rate and floor are ours."""
     config = get_config()
     config.update({"share": 0.25, "learning_rate": 1e-3, "floor": 0.1, "clip": 1.0})
     return config

@@ -27,6 +27,18 @@ def own_cache(tmp_path_factory):
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def compiled_once(tmp_path_factory):
+    """What one test has compiled, another test or a process that it starts need not: compiling is most of the time."""
+    folder = tmp_path_factory.mktemp("compiled")
+    values = {"jax_compilation_cache_dir": str(folder), "jax_persistent_cache_min_compile_time_secs": 0.3}
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in values.items():
+            patch.setenv(name.upper(), str(value))
+            jax.config.update(name, value)
+        yield
+
+
 @pytest.fixture
 def float64():
     """Closed forms are compared in float64, where their tolerance is the rounding error."""
