@@ -8,7 +8,7 @@ which 40 solver steps allow for 1, 2, 4 and 8 of them, and the published 50 do n
 
 Differs from the paper: a whole network instead of LoRA, guided by one scale, by default none; and a distance that is
 nearly l2, since with the published huber_c = 1e-3, nearly l1, one phase has an fd_pixels_2k of 1.65 in one step instead
-of 0.669. And no discriminator: --config.adversarial_weight=0.1 adds one, small, convolutional, told label and timestep,
+of 0.670. And no discriminator: --config.adversarial_weight=0.1 adds one, small, convolutional, told label and timestep,
 trained in the same steps.
 """
 
