@@ -9,7 +9,7 @@ import argparse
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,11 +25,14 @@ from train import Experiment, Sampler, averages, fit
 DIM = 16
 
 
-def batches(start: int, *, batch_size: int, dim: int) -> Iterator[dict[str, np.ndarray]]:
+def batches(
+    start: int, rows: Sequence[int] | None = None, *, batch_size: int, dim: int
+) -> Iterator[dict[str, np.ndarray]]:
     """Batch k is a function of k."""
-    step = start
+    step, own = start, slice(None) if rows is None else list(rows)
     while True:
-        yield {"image": np.random.default_rng([7, step]).normal(0.3, 0.5, (batch_size, dim)).astype(np.float32)}
+        whole = np.random.default_rng([7, step]).normal(0.3, 0.5, (batch_size, dim)).astype(np.float32)
+        yield {"image": whole[own]}
         step += 1
 
 
@@ -76,8 +79,8 @@ def experiment(*, dim: int = DIM, batch_size: int = 16, **changes: Any) -> Exper
 def deadly(batches: Any, *, kill_at: int, workdir: Path, after_save: bool) -> Any:
     """The same batches, but asking for number `kill_at` kills the process, if told so once step 8 is on disk."""
 
-    def until_death(start: int) -> Iterator[dict[str, np.ndarray]]:
-        for step, batch in enumerate(batches(start), start):
+    def until_death(start: int, rows: Sequence[int] | None = None) -> Iterator[dict[str, np.ndarray]]:
+        for step, batch in enumerate(batches(start, rows), start):
             if step == kill_at:
                 while after_save and not (workdir / "checkpoints" / "8").is_dir():
                     time.sleep(0.01)
