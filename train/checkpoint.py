@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import orbax.checkpoint as ocp
 from jaxtyping import Array, PyTree
 
@@ -134,6 +135,8 @@ def restore(
     facts = read_facts(checkpoints, step)
     with _reading(checkpoints, step):
         metadata = checkpoints.manager.item_metadata(step)["state"]
+        if metadata is None:
+            raise FileNotFoundError("state has no metadata")
         saved = {name: leaf for name, leaf in _leaves(metadata).items() if name.split("/")[0] not in unread}
     wanted = _leaves(like)
     problems = [f"{name}: only in the checkpoint" for name in saved.keys() - wanted.keys()]
@@ -158,6 +161,15 @@ def restore(
         tree = checkpoints.manager.restore(step, args=ocp.args.Composite(state=request(like)))["state"]
     verify(checkpoints, step, tree, facts["checksums"])
     return tree, facts
+
+
+def restore_as_numpy(checkpoints: Checkpoints, step: int) -> dict[str, np.ndarray]:
+    """Every leaf of a checkpoint by its name, on the host, whatever devices it was saved from; not verified."""
+    check_exists(checkpoints, step)
+    metadata = checkpoints.manager.item_metadata(step)["state"]
+    as_numpy = jax.tree.map(lambda leaf: ocp.RestoreArgs(restore_type=np.ndarray), metadata)
+    args = ocp.args.Composite(state=ocp.args.PyTreeRestore(restore_args=as_numpy))
+    return _leaves(checkpoints.manager.restore(step, args=args)["state"])
 
 
 def steps_in(path: Path | str) -> list[int]:
