@@ -5,8 +5,8 @@
 A small digits run is trained once without interruption. Then it is trained again in another folder by the same command,
 and again and again killed: by SIGKILL, or by SIGTERM, at times drawn uniformly from a little more than the time that
 the whole run took, so that start-up, compilation, training, saves and judging are all hit. Once it has finished, its
-last checkpoint and its metrics are compared with those of the first run, and the next round begins with an empty folder,
-until the time is up. The seed decides signals and times; what is running at such a time is up to the machine.
+last checkpoint and its metrics are compared with those of the first run, and the next round begins with an empty
+folder, until the time is up. The seed decides signals and times; what is running at such a time is up to the machine.
 """
 
 import argparse
@@ -131,9 +131,11 @@ def compare(whole: Path, killed: Path, steps: int) -> None:
             raise ValueError(f"{workdir} ended at step {found} of {steps}")
         with open_checkpoints(workdir / "checkpoints", keep=None) as checkpoints:
             saved.append(restore_as_numpy(checkpoints, steps))
-    different = [name for name in saved[0] if not np.array_equal(saved[0][name], saved[1].get(name), equal_nan=True)]
-    if different or saved[0].keys() != saved[1].keys():
-        raise ValueError(f"{killed} does not equal {whole}: {different or saved[0].keys() ^ saved[1].keys()}")
+    if missing := saved[0].keys() ^ saved[1].keys():
+        raise ValueError(f"{killed} does not equal {whole}: {sorted(missing)} are in one of them alone")
+    different = [name for name in saved[0] if saved[0][name].tobytes() != saved[1][name].tobytes()]
+    if different:
+        raise ValueError(f"{killed} does not equal {whole}: {different}")
     judged = []
     for workdir in (whole, killed):
         rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]

@@ -49,6 +49,8 @@ class SkippingSource:
         return len(self.source)
 
     def __getitem__(self, index: int) -> Example:
+        if not 0 <= index < len(self):
+            raise IndexError(f"{self.name} has no example {index}, only 0 .. {len(self) - 1}")
         for candidate in (position % len(self) for position in range(index, index + len(self))):
             try:
                 return self.source[candidate]

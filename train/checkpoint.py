@@ -186,6 +186,8 @@ def checksums(tree: PyTree) -> dict[str, int]:
 @jax.jit
 def _bit_sums(tree: PyTree) -> PyTree:
     def bit_sum(leaf: Array) -> Array:
+        if leaf.dtype == bool:
+            return jnp.sum(leaf, dtype=jnp.uint32)
         bits = jax.lax.bitcast_convert_type(leaf, jnp.dtype(f"uint{8 * leaf.dtype.itemsize}"))
         return jnp.sum(bits, dtype=jnp.uint32)
 
@@ -225,8 +227,14 @@ def _reading(checkpoints: Checkpoints, step: int) -> Iterator[None]:
 
 def open_manager(path: Path, **options: Any) -> ocp.CheckpointManager:
     """Orbax's own manager of a folder that exists."""
-    handlers = {"state": ocp.PyTreeCheckpointHandler(), "facts": ocp.JsonCheckpointHandler()}
-    return ocp.CheckpointManager(path, options=ocp.CheckpointManagerOptions(**options), item_handlers=handlers)
+    # Two folders may save the same step at once; without a name of its own each takes the other's barriers for its own.
+    several = ocp.options.MultiprocessingOptions(primary_host=0, barrier_sync_key_prefix=path.name)
+    handlers = {
+        "state": ocp.PyTreeCheckpointHandler(multiprocessing_options=several),
+        "facts": ocp.JsonCheckpointHandler(multiprocessing_options=several),
+    }
+    chosen = ocp.CheckpointManagerOptions(multiprocessing_options=several, **options)
+    return ocp.CheckpointManager(path, options=chosen, item_handlers=handlers)
 
 
 def request(like: PyTree) -> ocp.args.PyTreeRestore:

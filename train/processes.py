@@ -91,8 +91,11 @@ def start_processes(found: Processes, *, timeout_seconds: int, heartbeat_seconds
     """
     address = found.coordinator or f"the address that JAX found ({launched() or 'in the metadata'})"
     who = f"process {found.rank} of {found.number}" if found.number is not None else "this process"
-    if found.coordinator is not None and found.rank:
-        wait_for(found.coordinator, seconds=timeout_seconds)
+    if found.coordinator is not None and found.rank is not None:
+        if found.rank:
+            wait_for(found.coordinator, seconds=timeout_seconds)
+        else:
+            check_free(found.coordinator)
     # Stopping is agreed on by the loop itself; JAX's own service would take SIGTERM away from it.
     jax.config.update("jax_enable_preemption_service", False)
 
@@ -122,19 +125,44 @@ def start_processes(found: Processes, *, timeout_seconds: int, heartbeat_seconds
         alarm.cancel()
 
 
+def host_and_port(address: str) -> tuple[str, int]:
+    """Both parts of HOST:PORT.
+
+    Raises:
+        Refused: it is no such thing.
+    """
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal():
+        raise Refused(f"the coordinator is HOST:PORT, got {address!r}")
+    return host.strip("[]"), int(port)
+
+
+def check_free(address: str) -> None:
+    """Refuse a port of this machine that somebody else listens at, which JAX may not survive.
+
+    Raises:
+        Refused: naming the address.
+    """
+    _, port = host_and_port(address)
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # one that has just been given back is free
+        try:
+            probe.bind(("", port))
+        except OSError as error:
+            raise Refused(f"process 0 cannot be the coordinator at {address}: {error}") from error
+
+
 def wait_for(address: str, *, seconds: float) -> None:
     """Return once something answers at HOST:PORT.
 
     Raises:
         Refused: nothing does within these seconds, or it is no address.
     """
-    host, _, port = address.rpartition(":")
-    if not host or not port.isdecimal():
-        raise Refused(f"the coordinator is HOST:PORT, got {address!r}")
+    host, port = host_and_port(address)
     end, problem = time.monotonic() + seconds, ""
     while (left := end - time.monotonic()) > 0:
         try:
-            socket.create_connection((host.strip("[]"), int(port)), timeout=left).close()
+            socket.create_connection((host, port), timeout=left).close()
             return
         except OSError as error:
             problem = str(error)

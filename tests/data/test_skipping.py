@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data import batches, folder, skip_unreadable
+from data import SkippingSource, batches, folder, skip_unreadable
 
 COLOUR = np.random.default_rng(0).integers(0, 256, (6, 4, 4, 3), dtype=np.uint8)
 
@@ -27,10 +27,12 @@ def test_without_the_policy_the_first_unreadable_example_is_an_error_with_its_fi
 
 def test_the_next_readable_example_takes_its_place_and_each_is_told_once(images):
     source = skip_unreadable(images, at_most=2)
-    with pytest.warns(UserWarning, match=r"skipped example 3, 2 of at most 2: example 3 .*3\.png") as warned:
+    with pytest.warns(UserWarning, match=r"skipped example \d, \d of at most 2: example \d of .*\d\.png") as warned:
         found = [source[index]["image"] for index in (2, 3, 2, 3)]
-    assert len(warned) == 2
+    told = [str(each.message).partition(": ")[2][:32] for each in warned]
+    assert told == ["skipped example 2, 1 of at most ", "skipped example 3, 2 of at most "]
     np.testing.assert_array_equal(found, [COLOUR[4]] * 4)
+    assert isinstance(source, SkippingSource)
     assert source.skipped.keys() == {2, 3}
     assert (source.name, source.shape, source.num_classes, len(source)) == (images.name, (4, 4, 3), 1, 6)
 
@@ -56,6 +58,6 @@ def test_more_than_may_be_skipped_end_the_run(images):
 
 def test_an_index_that_does_not_exist_is_not_skipped(images):
     with pytest.raises(IndexError):
-        skip_unreadable(images, at_most=5).source[17]
+        SkippingSource(images, at_most=5)[17]
     with pytest.raises(ValueError, match="at_most is -1"):
         skip_unreadable(images, at_most=-1)

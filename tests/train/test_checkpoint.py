@@ -108,6 +108,10 @@ def test_checksums_take_every_dtype(dtype):
     )
 
 
+def test_checksums_take_truth_values():
+    assert checkpoint.checksums({"x": jnp.array([True, False, True])})["x"] == 2
+
+
 def test_one_flipped_bit_on_disk_is_found_and_the_way_back_is_told(tmp_path):
     # Normal draws do not compress, so the middle of the largest file is the payload, of which Orbax keeps no checksum.
     tree = {"w": jax.random.normal(jax.random.key(0), (64, 64))}

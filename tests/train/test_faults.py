@@ -229,6 +229,19 @@ def test_other_data_are_refused_and_gone_on_with_if_allowed(run):
     assert fit(other, run, resume=Resume(data_change=True)).steps_taken == 4
 
 
+def test_what_is_not_as_it_was_is_said(run, capsys):
+    record = Record("configs/tiny.py", {}, code="aaaa")
+    fit(experiment(**BRIEF), run, record=record)
+    there = json.loads((run / "run.json").read_text())
+    there["packages"]["optax"] = "0.0.1"
+    (run / "run.json").write_text(json.dumps(there))
+    capsys.readouterr()
+    fit(experiment(**BRIEF), run, record=record._replace(code="bbbb"))
+    told = capsys.readouterr().out
+    assert "not as when the run began, so that it may differ in its last bits: optax 0.0.1 -> " in told
+    assert "code aaaa -> bbbb" in told
+
+
 # ---- Numbers ---------------------------------------------------------------------------------------------------------
 
 
@@ -237,7 +250,8 @@ def failing_at(*bad_steps: int):
 
     def objective(params, batch, key, context):
         losses, metrics = usual(params, batch, key, context)
-        return jnp.where(jnp.isin(context.step + 1, jnp.asarray(bad_steps)), jnp.nan, losses), metrics
+        bad = jnp.isin(context.step + 1, jnp.asarray(bad_steps))
+        return losses * jnp.where(bad, jnp.nan, 1.0), metrics  # the gradient is not finite either
 
     return objective
 
@@ -347,7 +361,7 @@ def test_a_run_whose_output_nobody_reads_goes_on(tmp_path):
     assert (tmp_path / "state.npz").exists()
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning", "ignore:unclosed file")
 def test_a_log_that_breaks_is_warned_of_once_and_training_goes_on(tmp_path, monkeypatch):
     def broken(self, event):
         raise OSError("no space left")
@@ -361,8 +375,8 @@ def test_a_log_that_breaks_is_warned_of_once_and_training_goes_on(tmp_path, monk
 
 
 def test_a_log_that_cannot_be_opened_is_given_up(tmp_path):
-    (tmp_path / "train.jsonl").mkdir()
-    with pytest.warns(UserWarning, match=r"train\.jsonl cannot be written and is given up"):
+    (tmp_path / "tensorboard").write_text("in the way")
+    with pytest.warns(UserWarning, match="TensorBoard's log cannot be written and is given up"):
         assert fit(experiment(**BRIEF), tmp_path).steps_taken == 12
 
 
