@@ -11,6 +11,7 @@ folder, until the time is up. The seed decides signals and times; what is runnin
 
 import argparse
 import json
+import os
 import random
 import shutil
 import signal
@@ -72,9 +73,12 @@ def command(workdir: Path, steps: int) -> list[str]:
 
 
 def start(workdir: Path, steps: int) -> subprocess.Popen:
-    """The run in a process of its own, its output in a file beside the folder."""
+    """The run in a process of its own, its output in a file beside the folder; what it compiles is kept."""
+    kept = {"JAX_COMPILATION_CACHE_DIR": str((workdir.parent / "compiled").absolute())}
     with workdir.with_suffix(".log").open("a") as output:
-        return subprocess.Popen(command(workdir, steps), cwd=ROOT, stdout=output, stderr=subprocess.STDOUT)
+        return subprocess.Popen(
+            command(workdir, steps), cwd=ROOT, env=os.environ | kept, stdout=output, stderr=subprocess.STDOUT
+        )
 
 
 def killed_run(workdir: Path, steps: int, tally: Tally, rng: random.Random, *, enough: "Enough") -> None:

@@ -147,6 +147,11 @@ def full_disk(workdir: Path, *, after: int):
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
+# What Orbax was still about to write ends with its event loop.
+ORBAX_LEAVES = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
+
+@ORBAX_LEAVES
 def test_a_full_disk_ends_the_run_with_path_and_free_bytes_and_leaves_older_steps_whole(tmp_path):
     with pytest.raises(
         SaveError, match=r"checkpoint 8 could not be written to .*, where [\d,]+ bytes are free; whole "
@@ -157,6 +162,7 @@ def test_a_full_disk_ends_the_run_with_path_and_free_bytes_and_leaves_older_step
     assert again.steps_taken == 8
 
 
+@ORBAX_LEAVES
 def test_a_save_that_fails_after_the_last_step_is_an_error(tmp_path):
     with pytest.raises(SaveError, match=r"whole are steps \[4, 8\]"):
         full_disk(tmp_path, after=8)
@@ -264,7 +270,7 @@ def test_steps_that_are_left_out_are_counted_and_too_many_on_end_stop_the_run(tm
     assert int(state.opt_state.total_notfinite) == 3
     assert np.isfinite(params_of(state)).all()
     assert all(np.isfinite(row["loss"]) for row in read_log(tmp_path / "few"))
-    with pytest.raises(NonFiniteError, match="step 8 is not finite, the last of 3 on end: loss nan"):
+    with pytest.raises(NonFiniteError, match="step 8 is not finite, the last of 3 on end: .*loss nan.*t_least"):
         fit(forgiving._replace(objective=failing_at(6, 7, 8)), tmp_path / "many")
 
 
