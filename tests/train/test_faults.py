@@ -270,7 +270,7 @@ def test_steps_that_are_left_out_are_counted_and_too_many_on_end_stop_the_run(tm
     assert int(state.opt_state.total_notfinite) == 3
     assert np.isfinite(params_of(state)).all()
     assert all(np.isfinite(row["loss"]) for row in read_log(tmp_path / "few"))
-    with pytest.raises(NonFiniteError, match="step 8 is not finite, the last of 3 on end: .*loss nan.*t_least"):
+    with pytest.raises(NonFiniteError, match=r"step 8 is not finite, the last of 3 on end: .*loss nan.*t_least"):
         fit(forgiving._replace(objective=failing_at(6, 7, 8)), tmp_path / "many")
 
 
