@@ -7,11 +7,15 @@
     python main.py --workdir runs/autoencoder --mode=encode --out=runs/latents   encode its images for models of latents
     python main.py --workdir runs/flow --mode=pairs --n=20000 --out=runs/pairs  join noise with data, for reflow
 
-Any value of a config can be given as --config.NAME=VALUE. The same command resumes an interrupted run.
+Any value of a config can be given as --config.NAME=VALUE. The same command resumes an interrupted run; run on several
+machines at once it is one run of several processes (docs/reliability.md).
 """
 
 import difflib
+import json
+import os
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -27,6 +31,7 @@ import train
 from configs import flows, latents
 
 ROOT = Path(__file__).parent
+CODE = ("main.py", "losses", "samplers", "models", "data", "train", "eval", "configs")
 MODES = ("train", "sample", "eval", "check", "encode", "pairs")
 COLUMNS = 10  # of a grid; a class-conditional one has a row for each class instead
 
@@ -48,8 +53,25 @@ flags.DEFINE_bool("eight_bit", False, "pairs: store images in 8 bits, which lose
 flags.DEFINE_bool("overwrite", False, "sample: replace existing files.")
 
 
+# ---- Going on with a run: nothing of this is needed by the same command again ----
+flags.DEFINE_integer("restore_step", None, "train: go on from this checkpoint; newer ones are moved to set_aside.")
+flags.DEFINE_bool("allow_fallback", False, "train: go back past damaged checkpoints; they are moved to set_aside.")
+flags.DEFINE_bool("allow_data_change", False, "train: go on with other data, another order or batch size.")
+flags.DEFINE_bool("allow_config_change", False, "train: go on with other values of the config; the arrays must fit.")
+flags.DEFINE_multi_enum("reset", [], list(train.PARTS), "train: go on with this part of the state as at the start.")
+# ---- Several processes ----
+flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0, if several processes are started by hand.")
+flags.DEFINE_integer("processes", None, "How many there are.")
+flags.DEFINE_integer("process_id", None, "Which of them this is, from 0.")
+flags.DEFINE_bool("distributed", None, "Look for other processes, as SLURM, Open MPI and GKE's tell by themselves.")
+flags.DEFINE_integer("start_timeout_seconds", 300, "How long processes wait for each other.", lower_bound=1)
+flags.DEFINE_integer("heartbeat_seconds", 100, "A process not heard of for so long ends the others.", lower_bound=10)
+
+SEVERAL_PROCESSES = ("train", "sample", "eval")  # modes that share their work
+
+
 class UsageError(Exception):
-    """Something the user gave cannot be used; shown without a traceback."""
+    """Something the user gave cannot be used, or what happened is told in one sentence; shown without a traceback."""
 
 
 def main(argv: list[str]) -> None:
@@ -66,7 +88,44 @@ def main(argv: list[str]) -> None:
             f"unknown mode {FLAGS.mode!r}; modes are {', '.join(MODES)}"
             + "".join(f"; did you mean {name}?" for name in closest)
         )
-    run()
+    join_processes()
+    try:
+        run()
+    except (UsageError, flags.Error):
+        raise
+    except Exception:
+        if jax.process_count() == 1:
+            raise
+        # At an ordinary end this process would wait for the others, and they for it.
+        traceback.print_exc()
+        print(AFTER_ERROR.format(jax.process_index(), FLAGS.heartbeat_seconds), file=sys.stderr, flush=True)
+        os._exit(1)
+
+
+AFTER_ERROR = (
+    "error: process {} ends; if it names a connection, another process has died. The others end within {} s. Start all"
+    " of them again by the same command: they go on from the newest checkpoint."
+)
+
+
+def join_processes() -> None:
+    """Become one of several processes, if there are several."""
+    given = train.Processes(FLAGS.coordinator, FLAGS.processes, FLAGS.process_id)
+    try:
+        found = train.find_processes(given, distributed=FLAGS.distributed)
+        if found is None:
+            return
+        train.start_processes(
+            found, timeout_seconds=FLAGS.start_timeout_seconds, heartbeat_seconds=FLAGS.heartbeat_seconds
+        )
+    except train.Refused as error:
+        raise UsageError(str(error)) from error
+    if jax.process_count() > 1 and FLAGS.mode not in SEVERAL_PROCESSES:
+        raise UsageError(f"--mode={FLAGS.mode} is the work of one process; {', '.join(SEVERAL_PROCESSES)} are shared")
+    train.say(
+        f"{jax.process_count()} processes, {jax.device_count()} devices; if one process dies, the others end within "
+        f"{FLAGS.heartbeat_seconds} s"
+    )
 
 
 def parse_flags(argv: list[str]) -> list[str]:
@@ -87,35 +146,60 @@ def parse_flags(argv: list[str]) -> list[str]:
 
 def run_train() -> None:
     """Train or go on training; then judge the samples, draw them, and print the table."""
+    with train.unread_output():
+        finished, experiment, workdir = trained_run()
+        if finished.interrupted:
+            train.say(f"stopped at step {int(finished.state.step)} on request; the same command goes on from there")
+            return
+        if finished.steps_taken == 0:
+            train.say(f"{workdir} had finished at step {int(finished.state.step)}")
+        report(experiment, workdir, int(finished.state.step))
+
+
+def trained_run() -> tuple[train.Finished, train.Experiment, Path]:
+    """Train, once everything that can be checked before has been."""
     workdir = required_workdir()
     config, config_file = required_config()
-    experiment = build(config, config_file)
+    code = train.code_hashes(ROOT, CODE)
+    record = train.Record(config_file, config.to_dict(), train.code_hash(code))
+    resume = train.Resume(
+        step=FLAGS.restore_step,
+        fallback=FLAGS.allow_fallback,
+        data_change=FLAGS.allow_data_change,
+        config_change=FLAGS.allow_config_change,
+        reset=tuple(sorted(set(FLAGS.reset))),
+    )
     try:
+        values = {f"--config.{name}": value for name, value in record.config.items()}
+        asked = {"--config": config_file, "--workdir": str(workdir), **resume._asdict()}
+        train.check_alike({**asked, **values, **train.circumstances()["packages"], **code})
+        experiment = build(config, config_file)
         train.validate(experiment)
         next(experiment.batches(0))  # reads and checks real data before anything is compiled or written
         for read in filter(None, (experiment.frozen, experiment.initial)):
             read()  # a teacher that is not there is told now
-        train.claim(workdir, config_file=config_file, config=config.to_dict())
     except (ValueError, TypeError, OSError) as error:
         raise UsageError(str(error)) from error
+    try:
+        return train.fit(experiment, workdir, record=record, resume=resume), experiment, workdir
+    except (train.Refused, train.NonFiniteError, train.SaveError, train.OutOfMemory) as error:
+        raise UsageError("\n".join([str(error), *getattr(error, "__notes__", [])])) from error
 
-    finished = train.fit(experiment, workdir)
-    if finished.interrupted:
-        print(f"stopped at step {int(finished.state.step)} on request; the same command goes on from there")
-        return
-    if finished.steps_taken == 0:
-        print(f"{workdir} had finished at step {int(finished.state.step)}")
 
+def report(experiment: train.Experiment, workdir: Path, step: int) -> None:
+    """Judge the samples of a finished run and draw them, unless that was done before; print the table."""
     metrics = workdir / "metrics.jsonl"
     rows = evaluation.read_rows(metrics) if metrics.exists() else []
-    rows = [row for row in rows if is_final(row, experiment, int(finished.state.step))]
+    rows = json.loads(train.gather_texts(json.dumps(rows))[0])  # all processes go by what the first one sees
+    rows = [row for row in rows if is_final(row, experiment, step)]
     if {row["sampler"] for row in rows} != {sampler.name for sampler in experiment.samplers}:
         rows = evaluation.evaluate(
             experiment, workdir, n=experiment.judged_samples, seed=0, average=experiment.judged_average, batch_size=500
         )
         draw_pictures(experiment, workdir)
-    evaluation.print_report(rows)
-    print("pictures and numbers:", *(str(path) for path in sorted(workdir.glob("*.png"))), metrics)
+    if train.is_first():
+        evaluation.print_report(rows)
+        print("pictures and numbers:", *(str(path) for path in sorted(workdir.glob("*.png"))), metrics)
 
 
 def run_sample() -> None:
@@ -132,6 +216,8 @@ def run_sample() -> None:
             images, labels = evaluation.draw_all(
                 sampler, params, n=n, seed=FLAGS.seed, num_classes=experiment.num_classes, batch_size=500
             )
+            if not train.is_first():
+                continue
             told = told_apart(sampler, experiment.samplers)
             name = f"samples_nfe{sampler.nfe}{told}_step{step}_{average.replace(':', '_')}_seed{FLAGS.seed}_n{n}"
             path = workdir / f"{name}.npz"
@@ -160,7 +246,8 @@ def run_eval() -> None:
         )
     except (ValueError, OSError) as error:
         raise UsageError(str(error)) from error
-    evaluation.print_report(rows)
+    if train.is_first():
+        evaluation.print_report(rows)
 
 
 def run_check() -> None:
@@ -226,7 +313,7 @@ def run_pairs() -> None:
 
 def draw_pictures(experiment: train.Experiment, workdir: Path) -> None:
     """Grids of every sampler beside real images, unless samples are latents; and the loss curves."""
-    if log := train.read_log(workdir):  # a run of no steps has none
+    if train.is_first() and (log := train.read_log(workdir)):  # a run of no steps has none
         evaluation.loss_curves(log).savefig(workdir / "loss.png")
     params, _ = experiment.restore(workdir, experiment.judged_average, None)
     if not draws_pictures(experiment, params):
@@ -246,6 +333,8 @@ def draw_pictures(experiment: train.Experiment, workdir: Path) -> None:
         told = told_apart(sampler, experiment.samplers).replace("_", " ")
         steps = f"{sampler.nfe} step{'s' * (sampler.nfe > 1)}{told}" if sampler.nfe else sampler.name
         panels.append((steps, panel(images)))
+    if not train.is_first():
+        return
     real = real_images(experiment, labels)
     if real.dtype == np.uint8:  # what a model of latents is trained on is no picture
         panels.append(("real", panel(real)))

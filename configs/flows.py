@@ -3,7 +3,7 @@
 Not a run. `main.py --mode=pairs` joins noise with data along a trained flow and keeps both; reflow trains on them.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -243,10 +243,10 @@ def pair_data(source: Any, *, seed: int, batch_size: int, num_classes: int) -> d
     noise. The range is not checked, as what a flow makes may lie somewhat outside [-1, 1].
     """
 
-    def batches(start_step: int) -> Iterator[train.Batch]:
+    def batches(start_step: int, rows: Sequence[int] | None = None) -> Iterator[train.Batch]:
         if isinstance(source, data.AbsentSource):
             source[0]  # says what to prepare
-        yield from data.batches(source, seed=seed, batch_size=batch_size, start_step=start_step)
+        yield from data.batches(source, seed=seed, batch_size=batch_size, start_step=start_step, rows=rows)
 
     def prepare(key: jax.Array, batch: train.Batch) -> train.Batch:
         image = batch["image"]

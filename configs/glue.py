@@ -168,11 +168,11 @@ def image_data(
     """
     classes = source.num_classes if num_classes is None else num_classes
 
-    def batches(start_step: int) -> Iterator[train.Batch]:
+    def batches(start_step: int, rows: Sequence[int] | None = None) -> Iterator[train.Batch]:
         if isinstance(source, data.AbsentSource):
             source[0]  # says what to prepare
         held = data.cached(source) if in_memory else source
-        iterator = data.batches(held, seed=seed, batch_size=batch_size, start_step=start_step)
+        iterator = data.batches(held, seed=seed, batch_size=batch_size, start_step=start_step, rows=rows)
         first = next(iterator)
         data.check_batch(first, shape=source.shape, num_classes=classes)
         yield first
@@ -267,10 +267,11 @@ def grids_of_samples(
     sample = jax.jit(lambda params: sampler.sample(params, keys, labels))
 
     def run(workdir: FilePath, step: int, params: dict[str, train.Params]) -> dict[str, float]:
-        folder = workdir / "grids"
-        folder.mkdir(exist_ok=True)
-        images = evaluation.to_uint8(sample(params[average]))
-        evaluation.grid(images, rows, columns).save(folder / f"{step:07d}.png")
+        images = evaluation.to_uint8(evaluation.whole(sample(params[average])))
+        if train.is_first():
+            folder = workdir / "grids"
+            folder.mkdir(exist_ok=True)
+            evaluation.grid(images, rows, columns).save(folder / f"{step:07d}.png")
         return {}
 
     return train.Periodic(every, run)

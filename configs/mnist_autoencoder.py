@@ -218,9 +218,11 @@ def reconstructions(
     def run(workdir: Path, step: int, params: dict[str, Params]) -> dict[str, float]:
         images, shown = real(), COLUMNS * ROWS // 2
         batches = [measure(params["ema"], images[i : i + batch_size]) for i in range(0, len(images), batch_size)]
-        _, errors, divergences = (np.concatenate(parts) for parts in zip(*batches, strict=True))
-        if len(images) >= shown:
-            pairs = np.stack([images[:shown], evaluation.to_uint8(batches[0][0][:shown])])
+        _, errors, divergences = (
+            np.concatenate([evaluation.whole(part) for part in parts]) for parts in zip(*batches, strict=True)
+        )
+        if len(images) >= shown and train.is_first():
+            pairs = np.stack([images[:shown], evaluation.to_uint8(evaluation.whole(batches[0][0])[:shown])])
             rows = pairs.reshape(2, ROWS // 2, COLUMNS, *images.shape[1:]).swapaxes(0, 1)
             (workdir / "grids").mkdir(exist_ok=True)
             picture = evaluation.grid(rows.reshape(-1, *images.shape[1:]), ROWS, COLUMNS)

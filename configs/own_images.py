@@ -34,6 +34,7 @@ def get_config() -> ConfigDict:
         {
             "path": "",
             "size": 0,  # pixels a side after a centre crop; 0 takes the files as they are
+            "skip_unreadable": 0,  # files that may be broken: the next one takes their place
             "flip": True,
             "seed": 0,
             "batch_size": 128,
@@ -72,7 +73,7 @@ def source(config: ConfigDict) -> data.Source:
     path = Path(config.path).expanduser()
     if path.suffix == ".npz":
         return data.npz(path)
-    images = data.folder(path, size=config.size or None)
+    images = data.skip_unreadable(data.folder(path, size=config.size or None), at_most=config.skip_unreadable)
     fits = len(images) * int(np.prod(images.shape)) <= LARGEST_IN_MEMORY
     return data.cached(images, limit_bytes=LARGEST_IN_MEMORY) if fits else images
 

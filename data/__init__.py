@@ -15,6 +15,7 @@ from .npz import npz
 from .order import batches
 from .pairs import PairSource, joined, pairs
 from .pairs_writing import write_pairs
+from .skipping import SkippingSource, skip_unreadable
 from .source import Batch, Example, Source
 from .tfds_source import TfdsSource, tfds_source
 
@@ -30,6 +31,7 @@ __all__ = [
     "PairSource",
     "Scale",
     "ScaleOf",
+    "SkippingSource",
     "Source",
     "TfdsSource",
     "absent",
@@ -49,6 +51,7 @@ __all__ = [
     "npz",
     "pairs",
     "sample_posterior",
+    "skip_unreadable",
     "standardised",
     "tfds_source",
     "to_model_range",

@@ -42,11 +42,14 @@ class FolderSource:
         return len(self.files)
 
     def __getitem__(self, index: int) -> Example:
-        image = _read(self.files[index], self.shape[2], self.size)
+        try:
+            image = _read(self.files[index], self.shape[2], self.size)
+        except ValueError as error:
+            raise ValueError(f"example {index} of {self.name}: {error}") from error
         if image.shape != self.shape:
             raise ValueError(
-                f"{self.files[index]} gives an image of shape {image.shape}, but {self.files[0]} gives {self.shape};"
-                f" pass size= to centre-crop and resize all of them"
+                f"example {index}, {self.files[index]}, gives an image of shape {image.shape}, but {self.files[0]}"
+                f" gives {self.shape}; pass size= to centre-crop and resize all of them"
             )
         if self.labels is None:
             return Example(image=image)

@@ -54,7 +54,7 @@ def _read(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
             names = list(archive)
             found = [next((key for key in keys if key in names), None) for keys in (_IMAGE_KEYS, _LABEL_KEYS)]
             image, label = (None if key is None else archive[key] for key in found)
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except (ValueError, OSError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(f"cannot read {path} as .npz without pickled objects: {error}") from error
     if image is None:
         raise ValueError(f"{path} has no images under {', '.join(_IMAGE_KEYS)}; found: {', '.join(names) or 'nothing'}")

@@ -9,7 +9,7 @@ batch.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -27,7 +27,7 @@ def batches(
     seed: int,
     batch_size: int,
     start_step: int = 0,
-    rows: slice | None = None,
+    rows: Sequence[int] | None = None,
     num_threads: int = 8,
 ) -> Iterator[Batch]:
     """Endless batches of uint8 [B, height, width, channels] images and, if there are any, int32 [B] labels.
@@ -40,22 +40,22 @@ def batches(
         seed: the order of the examples.
         batch_size: size of the global batch, over all processes.
         start_step: index of the first batch, the number of steps already trained.
-        rows: this process's contiguous rows of the global batch, for example slice(64, 128); None is all.
+        rows: this process's rows of the global batch, for example range(64, 128); None is all.
         num_threads: threads that read ahead, each one batch; as many batches wait in memory.
 
     Raises:
         ValueError: an empty source, `batch_size` outside 1 .. len(source), a negative `seed` or `start_step`,
-            `rows` outside the batch, `num_threads` below 1.
+            no `rows` or some outside the batch, `num_threads` below 1.
     """
     count = len(source)
-    first, stop = _check_arguments(source, seed, batch_size, start_step, rows, num_threads)
+    rows = _check_arguments(source, seed, batch_size, start_step, rows, num_threads)
     import grain  # here, because it takes as long to import as jax
 
     order = endless_order(count, seed=seed)
 
     def read(step: int) -> Batch:
-        positions = range(step * batch_size + first, step * batch_size + stop)
-        return take(source, np.fromiter((order[position] for position in positions), np.int64, stop - first))
+        first = step * batch_size
+        return take(source, np.fromiter((order[first + row] for row in rows), np.int64, len(rows)))
 
     # Copying rows in memory takes less time than handing the work to a thread.
     threads = 0 if isinstance(source, ArraySource) else num_threads
@@ -71,9 +71,9 @@ def endless_order(count: int, *, seed: int) -> grain.MapDataset[int]:
 
 
 def _check_arguments(
-    source: Source, seed: int, batch_size: int, start_step: int, rows: slice | None, num_threads: int
-) -> tuple[int, int]:
-    """Refuses what cannot be iterated and returns the first row and the end of the rows."""
+    source: Source, seed: int, batch_size: int, start_step: int, rows: Sequence[int] | None, num_threads: int
+) -> Sequence[int]:
+    """Refuses what cannot be iterated and returns the rows."""
     if len(source) == 0:
         raise ValueError(f"{source.name} is empty: there is no example to train on")
     if not 1 <= batch_size <= len(source):
@@ -88,9 +88,7 @@ def _check_arguments(
     if num_threads < 1:
         raise ValueError(f"num_threads is {num_threads}, it must be at least 1")
     if rows is None:
-        return 0, batch_size
-    first = 0 if rows.start is None else rows.start
-    stop = batch_size if rows.stop is None else rows.stop
-    if rows.step not in (None, 1) or not 0 <= first < stop <= batch_size:
-        raise ValueError(f"rows is {rows}, it must be a contiguous part of the batch's rows 0 .. {batch_size - 1}")
-    return first, stop
+        return range(batch_size)
+    if not len(rows) or min(rows) < 0 or max(rows) >= batch_size:
+        raise ValueError(f"rows is {rows}, it must be some of the batch's rows 0 .. {batch_size - 1}")
+    return rows

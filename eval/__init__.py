@@ -15,6 +15,7 @@ from .classifier_cache import cache_folder, kept_classifier
 from .cmmd import cmmd
 from .crossing import crossing
 from .density_coverage import density_coverage
+from .devices import whole
 from .diversity import within_class_diversity
 from .draw import Sampler, draw, draw_all
 from .features import Features, in_batches, network_features, pixels
@@ -100,6 +101,7 @@ __all__ = [
     "table",
     "to_uint8",
     "train_classifier",
+    "whole",
     "within_class_diversity",
     "write_reference",
     "write_samples",

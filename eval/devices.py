@@ -58,6 +58,13 @@ def local_rows(x: Shaped[Array, "rows ..."]) -> np.ndarray:
     return np.concatenate([np.asarray(shard.data) for shard in shards])
 
 
+def whole(x: Shaped[Array, "..."]) -> np.ndarray:
+    """An array on the host, with the parts that lie on other hosts; these ask for it too."""
+    if x.is_fully_addressable or x.is_fully_replicated:
+        return np.asarray(x)
+    return np.asarray(multihost_utils.process_allgather(x, tiled=True))
+
+
 # ---- Hosts -----------------------------------------------------------------------------------------------------------
 
 

@@ -12,7 +12,7 @@ from jaxtyping import Array, Int32, UInt8
 from rich.console import Console
 from rich.progress import Progress
 
-from .devices import host_share, local_rows, mesh_of, on_mesh, rows_per_host, spread
+from .devices import gather_rows, host_share, local_rows, mesh_of, on_mesh, rows_per_host, spread
 from .images import to_uint8
 
 
@@ -76,11 +76,11 @@ def draw(
 def draw_all(
     sampler: Sampler, params: Any, *, n: int, seed: int, num_classes: int, batch_size: int
 ) -> tuple[UInt8[np.ndarray, "n height width channels"], Int32[np.ndarray, " n"] | None]:
-    """All n samples of `draw` at once, for grids and files; `write_samples` stores them."""
+    """All n samples of `draw` at once, for grids and files; `write_samples` stores them. All hosts get all of them."""
     images, labels = zip(
         *draw(sampler, params, n=n, seed=seed, num_classes=num_classes, batch_size=batch_size), strict=True
     )
-    return np.concatenate(images), np.concatenate(labels) if num_classes else None
+    return gather_rows(np.concatenate(images)), gather_rows(np.concatenate(labels)) if num_classes else None
 
 
 def _batches(

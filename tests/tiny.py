@@ -3,13 +3,15 @@
 As a program it trains in a process of its own, which tests then kill, or give other devices:
 
     python -m tests.tiny WORKDIR STATE.npz [--steps=20] [--dim=16] [--fsdp=1] [--kill_at=STEP] [--after_save]
+        [--signal=SIGTERM] [--coordinator=HOST:PORT --processes=N --process_id=I [--victim=I]]
 """
 
 import argparse
 import os
 import signal
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,16 +22,20 @@ import numpy as np
 import optax
 
 from losses import denoising
-from train import Experiment, Sampler, averages, fit
+from train import Experiment, Processes, Sampler, averages, find_processes, fit, start_processes, unread_output
 
 DIM = 16
+HEARTBEAT_SECONDS = 20
 
 
-def batches(start: int, *, batch_size: int, dim: int) -> Iterator[dict[str, np.ndarray]]:
+def batches(
+    start: int, rows: Sequence[int] | None = None, *, batch_size: int, dim: int
+) -> Iterator[dict[str, np.ndarray]]:
     """Batch k is a function of k."""
-    step = start
+    step, own = start, slice(None) if rows is None else list(rows)
     while True:
-        yield {"image": np.random.default_rng([7, step]).normal(0.3, 0.5, (batch_size, dim)).astype(np.float32)}
+        whole = np.random.default_rng([7, step]).normal(0.3, 0.5, (batch_size, dim)).astype(np.float32)
+        yield {"image": whole[own]}
         step += 1
 
 
@@ -73,15 +79,15 @@ def experiment(*, dim: int = DIM, batch_size: int = 16, **changes: Any) -> Exper
     return base._replace(**changes)
 
 
-def deadly(batches: Any, *, kill_at: int, workdir: Path, after_save: bool) -> Any:
+def deadly(batches: Any, *, kill_at: int, workdir: Path, after_save: bool, by: signal.Signals) -> Any:
     """The same batches, but asking for number `kill_at` kills the process, if told so once step 8 is on disk."""
 
-    def until_death(start: int) -> Iterator[dict[str, np.ndarray]]:
-        for step, batch in enumerate(batches(start), start):
+    def until_death(start: int, rows: Sequence[int] | None = None) -> Iterator[dict[str, np.ndarray]]:
+        for step, batch in enumerate(batches(start, rows), start):
             if step == kill_at:
                 while after_save and not (workdir / "checkpoints" / "8").is_dir():
                     time.sleep(0.01)
-                os.kill(os.getpid(), signal.SIGKILL)
+                os.kill(os.getpid(), by)
             yield batch
 
     return until_death
@@ -96,15 +102,32 @@ def main() -> None:
     parser.add_argument("--fsdp", type=int, default=1)
     parser.add_argument("--kill_at", type=int)
     parser.add_argument("--after_save", action="store_true")
+    parser.add_argument("--signal", type=lambda name: signal.Signals[name], default=signal.SIGKILL)
+    parser.add_argument("--coordinator")
+    parser.add_argument("--processes", type=int)
+    parser.add_argument("--process_id", type=int)
+    parser.add_argument("--victim", type=int, default=0)
     given = parser.parse_args()
+    if found := find_processes(Processes(given.coordinator, given.processes, given.process_id), distributed=None):
+        start_processes(found, timeout_seconds=100, heartbeat_seconds=HEARTBEAT_SECONDS)
 
     run = experiment(dim=given.dim, steps=given.steps, fsdp=given.fsdp)
-    if given.kill_at is not None:
-        lethal = deadly(run.batches, kill_at=given.kill_at, workdir=given.workdir, after_save=given.after_save)
+    if given.kill_at is not None and jax.process_index() == given.victim:
+        lethal = deadly(
+            run.batches,
+            kill_at=given.kill_at,
+            workdir=given.workdir,
+            after_save=given.after_save,
+            by=given.signal,
+        )
         run = run._replace(batches=lethal)
     given.workdir.mkdir(parents=True, exist_ok=True)
-    state = fit(run, given.workdir).state
-    np.savez(given.out, *(np.asarray(leaf) for leaf in jax.tree.leaves(state)))
+    with unread_output():
+        finished = fit(run, given.workdir)
+        sys.stdout.write(
+            f"{'interrupted' if finished.interrupted else 'finished'} at step {int(finished.state.step)}\n"
+        )
+    np.savez(given.out, *(np.asarray(leaf) for leaf in jax.tree.leaves(finished.state)))
 
 
 if __name__ == "__main__":

@@ -1,36 +1,57 @@
 """One trainer for every method: state, sharded step, loop, averages, schedules, checkpoints, logs."""
 
 from . import averages, posthoc, schedules
+from .agreement import check_alike, gather_texts, is_first
 from .check import check, count_parameters
-from .checkpoint import restore_average
+from .checkpoint import SaveError
+from .code import code_hash, code_hashes
 from .experiment import Batch, Context, Experiment, Params, Periodic, Sampler, validate
+from .finite import NonFiniteError
 from .log import read_log
-from .loop import Finished, NonFiniteError, fit
+from .loop import Finished, fit
+from .memory import OutOfMemory
+from .processes import Processes, find_processes, start_processes
+from .progress import say, unread_output
+from .refusal import Refused
+from .restoring import PARTS, Resume
 from .sharding import batch_sharding, check_batch_size, make_mesh, replicated, state_shardings
 from .snapshots import restore_or_reconstruct
 from .state import State, init_state, place_state
 from .step import make_step
-from .workdir import circumstances, claim
+from .weights import restore_average
+from .workdir import Record, circumstances, write_record
 
 __all__ = [
+    "PARTS",
     "Batch",
     "Context",
     "Experiment",
     "Finished",
     "NonFiniteError",
+    "OutOfMemory",
     "Params",
     "Periodic",
+    "Processes",
+    "Record",
+    "Refused",
+    "Resume",
     "Sampler",
+    "SaveError",
     "State",
     "averages",
     "batch_sharding",
     "check",
+    "check_alike",
     "check_batch_size",
     "circumstances",
-    "claim",
+    "code_hash",
+    "code_hashes",
     "count_parameters",
+    "find_processes",
     "fit",
+    "gather_texts",
     "init_state",
+    "is_first",
     "make_mesh",
     "make_step",
     "place_state",
@@ -39,7 +60,11 @@ __all__ = [
     "replicated",
     "restore_average",
     "restore_or_reconstruct",
+    "say",
     "schedules",
+    "start_processes",
     "state_shardings",
+    "unread_output",
     "validate",
+    "write_record",
 ]

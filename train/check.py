@@ -8,7 +8,8 @@ import jax
 import numpy as np
 
 from .experiment import Experiment, validate
-from .sharding import batch_sharding, make_mesh, replicated
+from .feeding import global_batches
+from .sharding import make_mesh, replicated
 from .state import place_state
 from .step import make_step
 
@@ -51,24 +52,20 @@ def check(experiment: Experiment) -> Facts:
     """
     validate(experiment)
     mesh = make_mesh(fsdp=experiment.fsdp)
-    batches = chain([next(reader := experiment.batches(0))], reader)
-    spread = batch_sharding(mesh)
+    batches = chain([next(reader := global_batches(experiment, mesh, 0))], reader)
     frozen = jax.device_put(experiment.frozen(), replicated(mesh))
     state = place_state(experiment, mesh)
-
-    def put():
-        return jax.tree.map(lambda x: jax.make_array_from_process_local_data(spread, x), next(batches))
 
     state_bytes = sum(
         np.prod(leaf.sharding.shard_shape(leaf.shape), dtype=int) * leaf.dtype.itemsize
         for leaf in jax.tree.leaves(state)
     )
     start = time.monotonic()
-    compiled = make_step(experiment, mesh).lower(state, put(), frozen).compile()
+    compiled = make_step(experiment, mesh).lower(state, next(batches), frozen).compile()
     compile_seconds = time.monotonic() - start
-    state, scalars = compiled(state, put(), frozen)
+    state, scalars = compiled(state, next(batches), frozen)
     memory = compiled.memory_analysis()
-    batch = jax.block_until_ready(put())
+    batch = jax.block_until_ready(next(batches))
     start = time.monotonic()
     state, _ = jax.block_until_ready(compiled(state, batch, frozen))
     return Facts(

@@ -1,14 +1,14 @@
 """What a config hands to the trainer: an Experiment of plain callables. The trainer knows no method by name."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from .checkpoint import restore_average
 from .sharding import check_batch_size
+from .weights import restore_average
 
 Params: TypeAlias = Any  # a pytree of arrays; several networks are a dict of them
 Batch: TypeAlias = Mapping[str, Any]  # arrays with the examples on their first axis
@@ -30,6 +30,13 @@ class Context(NamedTuple):
     step: Step
     frozen: Any
     averages: dict[str, Params]
+
+
+class Batches(Protocol):
+    """Endless host batches from a step on, a function of the position alone."""
+
+    def __call__(self, start_step: int, rows: Sequence[int] | None = None, /) -> Iterator[Batch]:
+        """Batches start_step, start_step + 1, ...; of each the rows of the global batch that are named, or all."""
 
 
 class Sampler(NamedTuple):
@@ -70,8 +77,9 @@ class Experiment(NamedTuple):
             logged loss into quarters of the batch by noise level.
         optimizer: an optax gradient transformation.
         averages: weight averages by name, each given by its decay as a function of the step.
-        batches: start step -> iterator of host batches, a function of the position alone, so that an iterator started
-            at step k goes on exactly as one that was started at 0.
+        batches: (start step, rows or None) -> iterator of host batches, a function of the position alone, so that an
+            iterator started at step k goes on exactly as one that was started at 0. Each process asks for its own rows
+            of the global batch.
         fingerprint: identity of the data and their order; a run refuses to resume on another.
         prepare: (key, batch) -> batch, on device inside the step: range, augmentation.
         samplers: ways to sample, in the order of tables.
@@ -89,6 +97,8 @@ class Experiment(NamedTuple):
         periodic: things to do every so many steps.
         log_every: steps between rows of train.jsonl.
         checkpoint_every: steps between checkpoints; one more is written at the end.
+        nonfinite_steps: steps on end whose loss or gradient is not finite that end the run. More than 1 is for an
+            optimizer that leaves such steps out, `optax.apply_if_finite`.
         snapshot_every: steps between snapshots of all averages that are kept for post-hoc reconstruction; 0 for none.
         restore: (workdir, average, step or None) -> (params, step).
     """
@@ -97,7 +107,7 @@ class Experiment(NamedTuple):
     objective: Callable[[Params, Batch, Key, Context], tuple[PerExample, dict[str, PerExample]]]
     optimizer: optax.GradientTransformation
     averages: dict[str, Decay]
-    batches: Callable[[int], Iterator[Batch]]
+    batches: Batches
     fingerprint: dict[str, Any]
     prepare: Callable[[Key, Batch], Batch]
     samplers: tuple[Sampler, ...]
@@ -116,6 +126,7 @@ class Experiment(NamedTuple):
     log_every: int = 50
     checkpoint_every: int = 1000
     snapshot_every: int = 0
+    nonfinite_steps: int = 1
     restore: Callable[[Path, str, int | None], tuple[Params, int]] = restore_average
 
 
@@ -125,7 +136,13 @@ def validate(experiment: Experiment) -> None:
     Raises:
         ValueError: naming the value and what is allowed.
     """
-    for name, least in (("steps", 0), ("log_every", 1), ("checkpoint_every", 1), ("snapshot_every", 0)):
+    for name, least in (
+        ("steps", 0),
+        ("log_every", 1),
+        ("checkpoint_every", 1),
+        ("snapshot_every", 0),
+        ("nonfinite_steps", 1),
+    ):
         value = getattr(experiment, name)
         if value < least:
             raise ValueError(f"{name} must be at least {least}, got {value}")

@@ -1,32 +1,35 @@
 """The training loop, to be read from top to bottom."""
 
-import signal
 import time
 from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
 from . import checkpoint, log
+from .agreement import on_first, stop_of_any
 from .checkpoint import Checkpoints
 from .experiment import Experiment, validate
-from .progress import progress
-from .sharding import batch_sharding, make_mesh, replicated, state_shardings
-from .state import State, init_state, place_state
+from .feeding import global_batches
+from .finite import check_finite, on_host
+from .lock import hold
+from .memory import explaining_memory
+from .progress import progress, say
+from .restoring import Resume, starting_state
+from .rollback import check_step, set_newer_aside
+from .sharding import make_mesh, replicated
+from .starts import report_start, steps_lost
+from .state import State
 from .step import make_step
-from .workdir import check_fingerprint
+from .stopping import stop_on_request
+from .workdir import Record, changed_circumstances, claim, write_record
 
+NOTHING_ALLOWED = Resume()
 STEPS_IN_FLIGHT = 2  # scalars are read this many steps late, so that the device never waits for the host
-
-
-class NonFiniteError(FloatingPointError):
-    """The loss, the gradient or the parameters of a step were not finite; the last checkpoint is from before it."""
 
 
 class Finished(NamedTuple):
@@ -43,41 +46,61 @@ class Finished(NamedTuple):
     steps_taken: int
 
 
-def fit(experiment: Experiment, workdir: Path) -> Finished:
+def fit(
+    experiment: Experiment, workdir: Path, *, record: Record | None = None, resume: Resume = NOTHING_ALLOWED
+) -> Finished:
     """Train until `experiment.steps`, going on from the newest checkpoint in the folder if there is one.
 
     A resumed run equals the uninterrupted one bit for bit on the same devices: keys and data are functions of
-    (seed, step), so the state is all there is to restore.
+    (seed, step), so the state is all there is to restore. Several processes call this together; the first one writes.
+
+    Args:
+        experiment: what to train.
+        workdir: its folder; of several processes all must see the same one.
+        record: which run this is; the folder must hold no other one, and keeps it in run.json.
+        resume: what is allowed to differ from the run that the folder holds.
 
     Raises:
+        Refused: another run has the folder, or it holds another config; a checkpoint that is damaged or of other
+            shapes or data.
         NonFiniteError: at the first step whose loss, gradient or parameters are not finite, with all its loss terms.
-        ValueError: for a batch that the devices do not divide, or a checkpoint of other shapes or data.
+        SaveError: a checkpoint could not be written.
+        OutOfMemory: the step does not fit the devices.
+        ValueError: for a batch that the devices do not divide.
     """
     validate(experiment)
     mesh = make_mesh(fsdp=experiment.fsdp)
     keep_snapshots = (
         checkpoint.open_checkpoints(workdir / "snapshots", keep=None) if experiment.snapshot_every else nullcontext()
     )
-    # Leaving this block waits for saves in flight: nothing counts as done before the last one has succeeded.
-    with checkpoint.open_checkpoints(workdir / "checkpoints") as checkpoints, keep_snapshots as snapshots:
-        state = newest_state(experiment, mesh, checkpoints)
-        first_step = int(state.step)
-        state, interrupted = train_from(state, experiment, mesh, workdir, checkpoints, snapshots)
+    with hold(workdir), explaining_memory(experiment):
+        on_first(lambda: make_room(workdir, record, resume))
+        # Leaving this block waits for saves in flight: nothing counts as done before the last one has succeeded.
+        with checkpoint.open_checkpoints(workdir / "checkpoints") as checkpoints:
+            start = time.monotonic()
+            state = starting_state(experiment, mesh, workdir, checkpoints, resume)
+            restore_seconds = time.monotonic() - start
+            first_step = int(state.step)
+            if record is not None:
+                on_first(lambda: write_record(workdir, record))
+            facts = {"data": experiment.fingerprint, "code": record.code if record else ""}
+            with keep_snapshots as snapshots:
+                state, interrupted = train_from(
+                    state, experiment, mesh, workdir, checkpoints, snapshots, facts, restore_seconds
+                )
     return Finished(state, interrupted, steps_taken=int(state.step) - first_step)
 
 
-def newest_state(experiment: Experiment, mesh: Mesh, checkpoints: Checkpoints) -> State:
-    """The newest checkpoint on this mesh, or the initial state if there is none."""
-    newest = checkpoints.manager.latest_step()
-    if newest is None:
-        return place_state(experiment, mesh)
-    abstract = jax.eval_shape(lambda: init_state(experiment))
-    shardings = state_shardings(mesh, abstract)
-    like = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), abstract, shardings)
-    state, facts = checkpoint.restore(checkpoints, like, step=newest)
-    check_fingerprint(facts["data"], experiment.fingerprint)
-    # Arrays read from disk cannot be donated; a jitted copy can.
-    return jax.jit(lambda tree: jax.tree.map(jnp.copy, tree), out_shardings=shardings)(state)
+def make_room(workdir: Path, record: Record | None, resume: Resume) -> None:
+    """Check that the folder is this run's, and move aside what is newer than the step to go on from."""
+    if record is not None:
+        claim(workdir, record, change=resume.config_change)
+        if changes := changed_circumstances(workdir, record):
+            say(f"not as when the run began, so that it may differ in its last bits: {', '.join(changes)}")
+    if resume.step is not None:
+        check_step(workdir, resume.step)
+        if aside := set_newer_aside(workdir, resume.step):
+            say(f"what was newer than step {resume.step} is now in {aside}")
 
 
 def train_from(
@@ -87,36 +110,49 @@ def train_from(
     workdir: Path,
     checkpoints: Checkpoints,
     snapshots: Checkpoints | None,
+    facts: dict[str, Any],
+    restore_seconds: float,
 ) -> tuple[State, bool]:
-    """The loop itself: the state after it, and whether SIGTERM ended it."""
+    """The loop itself: the state after it, and whether a request to stop ended it."""
     # ---- Step and data -------------------------------------------------------------------------------------------
     step = first_step = int(state.step)
     step_fn = make_step(experiment, mesh)
-    batches = experiment.batches(first_step)
-    spread = batch_sharding(mesh)
+    batches = global_batches(experiment, mesh, first_step)
     frozen = jax.device_put(experiment.frozen(), replicated(mesh))
-    facts = {"data": experiment.fingerprint}
+    asked_to_stop = stop_of_any(mesh, delay=STEPS_IN_FLIGHT)
+    alone = jax.process_count() == 1
+    lost = steps_lost(workdir, first_step)
     if experiment.steps == 0 and checkpoints.manager.latest_step() is None:
         checkpoint.save(checkpoints, 0, state, facts)  # a network as it begins can be judged too
     in_flight: deque[tuple[int, dict[str, jax.Array]]] = deque()
     window: list[dict[str, float]] = []
+    not_finite = 0
 
     with (
-        stop_on_sigterm() as stop,
-        log.open_log(workdir, step=first_step) as writer,
+        stop_on_request() as stop,
+        log.open_log(workdir, step=first_step) as write_log,
         progress(first_step=first_step, steps=experiment.steps) as report,
     ):
         window_start = time.monotonic()
         stopping = False
         while step < experiment.steps and not stopping:
             # ---- One step ----------------------------------------------------------------------------------------
-            batch = jax.tree.map(lambda x: jax.make_array_from_process_local_data(spread, x), next(batches))
-            state, scalars = step_fn(state, batch, frozen)
+            state, scalars = step_fn(state, next(batches), frozen)
             step += 1
             in_flight.append((step, scalars))
+            if step == first_step + 1:
+                jax.block_until_ready(scalars)
+                report_start(
+                    workdir,
+                    step=first_step,
+                    lost=lost,
+                    restore_seconds=restore_seconds,
+                    log_every=experiment.log_every,
+                )
+                stop.listen()  # until now, while the step was compiled, there was nothing to save
 
             # Asked once a step: a request that comes while this step is written is answered by the next one.
-            stopping = stop.requested
+            stopping = asked_to_stop(stop.requested)
             last = step == experiment.steps or stopping
             save_now = last or step % experiment.checkpoint_every == 0
             snapshot_now = experiment.snapshot_every and (last or step % experiment.snapshot_every == 0)
@@ -126,57 +162,28 @@ def train_from(
             # ---- Is it finite? Whatever outlives a step is written only after that is known -----------------------
             settle = bool(save_now or snapshot_now or run_now or log_now)
             while len(in_flight) > (0 if settle else STEPS_IN_FLIGHT):
-                window.append(finite(*in_flight.popleft()))
+                done, waiting = in_flight.popleft()
+                values = on_host(waiting)
+                not_finite = check_finite(done, values, before=not_finite, allowed=experiment.nonfinite_steps)
+                if not not_finite:
+                    window.append(values)
 
             # ---- Write -------------------------------------------------------------------------------------------
-            if log_now:
+            if log_now and window:
                 means = {name: float(np.mean([row[name] for row in window])) for name in window[0]}
                 means["images_per_second"] = len(window) * experiment.batch_size / (time.monotonic() - window_start)
-                log.write(writer, step, means)
+                write_log(step, means)
                 report(step, means["loss"], means["images_per_second"])
             if save_now:
                 checkpoint.save(checkpoints, step, state, facts)
             if snapshots is not None and snapshot_now:
                 checkpoint.save(snapshots, step, {"averages": state.averages}, {})
             for periodic in run_now:
-                extra = periodic.run(workdir, step, {"params": state.params, **state.averages})
-                if extra:
-                    log.write(writer, step, extra)
+                # What one process leaves, the others would wait in for ever.
+                with stop.leaving(alone):
+                    extra = periodic.run(workdir, step, {"params": state.params, **state.averages})
+                    if extra:
+                        write_log(step, extra)
             if log_now:
                 window, window_start = [], time.monotonic()
     return state, step < experiment.steps
-
-
-def finite(step: int, scalars: dict[str, jax.Array]) -> dict[str, float]:
-    """The scalars of a step on the host.
-
-    Raises:
-        NonFiniteError: if the loss, the gradient or the parameters are not finite.
-    """
-    values = {name: float(value) for name, value in jax.device_get(scalars).items()}
-    if not np.isfinite([values["loss"], values["gradient_norm"], values["parameter_norm"]]).all():
-        terms = ", ".join(f"{name} {value:.6g}" for name, value in values.items())
-        raise NonFiniteError(f"step {step} is not finite: {terms}. The last checkpoint is from before this step.")
-    return values
-
-
-class Stop:
-    """Whether the process was asked to stop."""
-
-    requested = False
-
-
-@contextmanager
-def stop_on_sigterm() -> Iterator[Stop]:
-    """Turn the first SIGTERM into a request that the loop answers with a checkpoint; a second one kills as usual."""
-    stop = Stop()
-
-    def handler(number: int, frame: object) -> None:
-        stop.requested = True
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
-    previous = signal.signal(signal.SIGTERM, handler)
-    try:
-        yield stop
-    finally:
-        signal.signal(signal.SIGTERM, previous)

@@ -6,8 +6,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from .checkpoint import read_average, restore_average, steps_in
+from .checkpoint import steps_in
 from .posthoc import Profile, gamma_of, mixing_weights
+from .weights import read_average, restore_average
 
 PREFIX = "power:"
 

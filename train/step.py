@@ -96,7 +96,10 @@ def accumulated_gradient(
 
 
 def by_noise_level(losses: PerExample, t: PerExample) -> dict[str, Float[Array, ""]]:
-    """Mean loss in each quarter of the batch by noise level: loss_t1 (least noise) to loss_t4 (most)."""
+    """Mean loss in each quarter of the batch by noise level, loss_t1 (least) to loss_t4 (most), and the range of it."""
     sorted_losses = losses[jnp.argsort(t)]
     quarters = jnp.array_split(sorted_losses, NOISE_QUARTERS)
-    return {f"loss_t{i + 1}": quarter.mean() for i, quarter in enumerate(quarters) if quarter.size}
+    return {f"loss_t{i + 1}": quarter.mean() for i, quarter in enumerate(quarters) if quarter.size} | {
+        "t_least": t.min(),
+        "t_most": t.max(),
+    }

@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 import data
 from configs import latents
 from models.pretrained.stable_autoencoder import autoencoder, autoencoder_from
-from train import Experiment, claim
+from train import Experiment, Record, write_record
 from train.checkpoint import open_checkpoints, save
 
 SHAPE, LATENT_SHAPE, CLASSES = (8, 8, 3), (8, 8, 4), 10
@@ -196,7 +196,7 @@ def run(workdir: Path, name: str, **changes: Any) -> Path:
     """The folder of a run of one step that nobody trained."""
     config = small(name, **changes)
     experiment = module(name).build(config)
-    claim(workdir, config_file=f"configs/{name}.py", config=config.to_dict())
+    write_record(workdir, Record(f"configs/{name}.py", config.to_dict()))
     weights = params(experiment)
 
     def times(factor: float) -> Any:

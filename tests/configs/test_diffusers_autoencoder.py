@@ -12,7 +12,7 @@ from configs import diffusers_autoencoder, latents
 from models.autoencoder import Autoencoder
 from models.pretrained.stable_autoencoder import read_autoencoder
 from tests.configs import made_up
-from train import claim, fit, restore_average
+from train import Record, fit, restore_average, write_record
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +28,7 @@ def run(weights, tmp_path_factory):
     folder, images = tmp_path_factory.mktemp("run"), made_up.images_file(tmp_path_factory.mktemp("images"))
     config = diffusers_autoencoder.get_config()
     config.update({"weights": str(weights), "path": str(images)})
-    claim(folder, config_file="configs/diffusers_autoencoder.py", config=config.to_dict())
+    write_record(folder, Record("configs/diffusers_autoencoder.py", config.to_dict()))
     finished = fit(diffusers_autoencoder.build(config), folder)
     assert (finished.steps_taken, finished.interrupted) == (0, False)
     return folder

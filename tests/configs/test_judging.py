@@ -102,9 +102,9 @@ def run(workdir, periodic):
     started: list[int] = []
     whole = tiny.experiment()
 
-    def batches(start):
+    def batches(start, rows=None):
         started.append(start)
-        for batch in whole.batches(start):
+        for batch in whole.batches(start, rows):
             read.append(1)
             yield batch
 

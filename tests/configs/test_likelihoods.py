@@ -18,7 +18,7 @@ def workdir(tmp_path_factory):
     config = digits_rectified_flow.get_config()
     config.update({"steps": 0, "width": 16, "depth": 1, "heads": 2})
     path = tmp_path_factory.mktemp("runs") / "flow"
-    train.claim(path, config_file="configs/digits_rectified_flow.py", config=config.to_dict())
+    train.write_record(path, train.Record("configs/digits_rectified_flow.py", config.to_dict()))
     train.fit(digits_rectified_flow.build(config), path)
     return path
 

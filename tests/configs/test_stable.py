@@ -14,8 +14,9 @@ from configs import adapters, stable
 from models import read_stable, stable_from
 from tests.configs.made_up import module, small
 from train import Context, Sampler, check, count_parameters, make_mesh, make_step, place_state
-from train.checkpoint import open_checkpoints, restore_average, save
+from train.checkpoint import open_checkpoints, save
 from train.state import check_initial, init_state
+from train.weights import restore_average
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 NAMES = ("stable_lcm", "stable_tcd", "stable_pcm")

@@ -50,7 +50,9 @@ def test_another_size_is_refused_by_name(tmp_path):
     save(tmp_path / "a.png", COLOUR[0])
     save(tmp_path / "b.png", COLOUR[1, :3])
     source = folder(tmp_path)
-    with pytest.raises(ValueError, match=r"b\.png gives an image of shape \(3, 6, 3\), but .*a\.png gives \(5, 6, 3\)"):
+    with pytest.raises(
+        ValueError, match=r"b\.png, gives an image of shape \(3, 6, 3\), but .*a\.png gives \(5, 6, 3\)"
+    ):
         source[1]
 
 

@@ -1,3 +1,6 @@
+import io
+import zipfile
+
 import numpy as np
 import pytest
 
@@ -76,3 +79,13 @@ def test_files_that_are_no_npz_are_refused(tmp_path):
     (tmp_path / "flipped.npz").write_bytes(bytes(flipped))
     with pytest.raises(ValueError, match=r"cannot read .*flipped\.npz as \.npz"):
         npz(tmp_path / "flipped.npz")
+
+
+def test_a_header_that_promises_more_than_any_machine_holds_is_refused(tmp_path):
+    header = io.BytesIO()
+    promised = {"descr": "|u1", "fortran_order": False, "shape": (2**40, 2**10, 2**10, 3)}
+    np.lib.format.write_array_header_2_0(header, promised)
+    with zipfile.ZipFile(tmp_path / "huge.npz", "w") as archive:
+        archive.writestr("image.npy", header.getvalue() + bytes(100))
+    with pytest.raises(ValueError, match=r"cannot read .*huge\.npz as \.npz without pickled objects"):
+        npz(tmp_path / "huge.npz")

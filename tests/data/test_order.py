@@ -70,8 +70,8 @@ def test_neighbouring_seeds_share_no_epoch():
 
 def test_rows_of_two_processes_make_up_the_global_batch():
     whole = labels(numbered(), 12, seed=3, batch_size=6)
-    first = labels(numbered(), 12, seed=3, batch_size=6, rows=slice(None, 2))
-    second = labels(numbered(), 12, seed=3, batch_size=6, rows=slice(2, 6))
+    first = labels(numbered(), 12, seed=3, batch_size=6, rows=range(2))
+    second = labels(numbered(), 12, seed=3, batch_size=6, rows=[2, 3, 4, 5])
     np.testing.assert_array_equal(np.concatenate([first, second], axis=1), whole)
 
 
@@ -97,12 +97,11 @@ def test_a_batch_may_hold_the_whole_data_set_but_no_more():
         ({"seed": -1}, r"seed is -1, it must not be negative"),
         ({"num_threads": 0}, r"num_threads is 0, it must be at least 1"),
         (
-            {"rows": slice(0, 9)},
-            r"rows is slice\(0, 9, None\), it must be a contiguous part of the batch's rows 0 .. 7",
+            {"rows": range(9)},
+            r"rows is range\(0, 9\), it must be some of the batch's rows 0 .. 7",
         ),
-        ({"rows": slice(4, 4)}, r"rows is"),
-        ({"rows": slice(-2, None)}, r"rows is"),
-        ({"rows": slice(0, 8, 2)}, r"rows is"),
+        ({"rows": []}, r"rows is"),
+        ({"rows": [-2, -1]}, r"rows is"),
     ],
 )
 def test_wrong_arguments_are_refused_before_any_iteration(arguments, message):

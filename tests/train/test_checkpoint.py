@@ -10,6 +10,7 @@ from safetensors.numpy import save_file
 
 from train import checkpoint
 from train.snapshots import restore_or_reconstruct
+from train.weights import restore_average
 
 TREE: dict[str, Any] = {
     "params": {"w": jnp.arange(6.0).reshape(2, 3)},
@@ -76,19 +77,19 @@ def test_missing_checkpoints_say_what_is_there(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no checkpoint of step 7 .* steps there: \[1, 2\]"):
         read(tmp_path / "checkpoints", 7)
     with pytest.raises(FileNotFoundError, match=r"no checkpoint of step 7"):
-        checkpoint.restore_average(tmp_path, "ema", 7)
+        restore_average(tmp_path, "ema", 7)
     with pytest.raises(FileNotFoundError, match="nothing was trained there yet"):
-        checkpoint.restore_average(tmp_path / "elsewhere", "ema")
+        restore_average(tmp_path / "elsewhere", "ema")
 
 
 def test_restore_average_reads_one_average_and_lists_the_others(tmp_path):
     write(tmp_path / "checkpoints", 4)
-    params, step = checkpoint.restore_average(tmp_path, "ema")
+    params, step = restore_average(tmp_path, "ema")
     assert step == 4
     np.testing.assert_array_equal(params["w"], np.full((2, 3), 4.5))
-    np.testing.assert_array_equal(checkpoint.restore_average(tmp_path, "params")[0]["w"], TREE["params"]["w"] + 4)
+    np.testing.assert_array_equal(restore_average(tmp_path, "params")[0]["w"], TREE["params"]["w"] + 4)
     with pytest.raises(ValueError, match=r"no average 'emma' .*; there are: params, ema"):
-        checkpoint.restore_average(tmp_path, "emma")
+        restore_average(tmp_path, "emma")
 
 
 def test_checksums_see_a_single_bit_and_not_the_sharding():
@@ -107,6 +108,10 @@ def test_checksums_take_every_dtype(dtype):
     )
 
 
+def test_checksums_take_truth_values():
+    assert checkpoint.checksums({"x": jnp.array([True, False, True])})["x"] == 2
+
+
 def test_one_flipped_bit_on_disk_is_found_and_the_way_back_is_told(tmp_path):
     # Normal draws do not compress, so the middle of the largest file is the payload, of which Orbax keeps no checksum.
     tree = {"w": jax.random.normal(jax.random.key(0), (64, 64))}
@@ -119,7 +124,7 @@ def test_one_flipped_bit_on_disk_is_found_and_the_way_back_is_told(tmp_path):
     payload.write_bytes(damaged)
     like = {"w": jax.ShapeDtypeStruct((64, 64), jnp.float32, sharding=DEVICE)}
     np.testing.assert_array_equal(read(tmp_path, 1, like)[0]["w"], tree["w"])
-    with pytest.raises(ValueError, match=r"2 is damaged: the bits of w .* remove it to go back to step 1"):
+    with pytest.raises(ValueError, match=r"2 is damaged: the bits of w .* those that were saved"):
         read(tmp_path, 2, like)
 
 
@@ -167,10 +172,10 @@ def test_reconstruction_at_the_length_of_a_stored_average_returns_it(tmp_path):
 def test_a_converted_network_is_a_run_of_no_steps(tmp_path):
     arrays = {"first/conv/kernel": np.arange(6, dtype=np.float32).reshape(2, 3), "gain": np.array(2.0, np.float32)}
     save_file(arrays, tmp_path / "model.safetensors")
-    params, step = checkpoint.restore_average(tmp_path, "params")
+    params, step = restore_average(tmp_path, "params")
     assert step == 0
     assert jax.tree.map(jnp.shape, params) == {"first": {"conv": {"kernel": (2, 3)}}, "gain": ()}
     np.testing.assert_array_equal(params["first"]["conv"]["kernel"], arrays["first/conv/kernel"])
     for average, other in (("ema", None), ("params", 3)):
         with pytest.raises(ValueError, match="has the average params of step 0 alone, got"):
-            checkpoint.restore_average(tmp_path, average, other)
+            restore_average(tmp_path, average, other)

@@ -85,8 +85,8 @@ def test_sigterm_saves_at_the_next_step_and_the_run_goes_on_exactly(tmp_path):
     whole = fit(experiment(), tmp_path / "whole")
     tiny = experiment()
 
-    def interrupting(start):
-        for step, batch in enumerate(tiny.batches(start), start):
+    def interrupting(start, rows=None):
+        for step, batch in enumerate(tiny.batches(start, rows), start):
             if step == 5:
                 os.kill(os.getpid(), signal.SIGTERM)
             yield batch

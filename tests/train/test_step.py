@@ -54,6 +54,8 @@ def test_losses_are_averaged_by_quarters_of_noise():
         "loss_t2": pytest.approx(3.5),
         "loss_t3": pytest.approx(25),
         "loss_t4": pytest.approx(85),
+        "t_least": pytest.approx(0.1),
+        "t_most": 9,
     }
 
 

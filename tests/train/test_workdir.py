@@ -2,13 +2,13 @@ import json
 
 import pytest
 
-from train.workdir import check_fingerprint, claim
+from train.workdir import Record, check_fingerprint, claim, write_record
 
 CONFIG = {"lr": 1e-3, "grids": ((80.0,), (80.0, 0.8)), "steps": 10}
 
 
 def test_a_new_folder_gets_a_record_of_the_run(tmp_path):
-    claim(tmp_path / "run", config_file="configs/digits.py", config=CONFIG)
+    write_record(tmp_path / "run", Record("configs/digits.py", CONFIG))
     record = json.loads((tmp_path / "run" / "run.json").read_text())
     assert record["config_file"] == "configs/digits.py"
     assert record["config"] == {"lr": 1e-3, "grids": [[80.0], [80.0, 0.8]], "steps": 10}
@@ -18,16 +18,17 @@ def test_a_new_folder_gets_a_record_of_the_run(tmp_path):
 
 def test_the_same_run_may_come_back(tmp_path):
     for _ in range(2):
-        claim(tmp_path, config_file="configs/digits.py", config=CONFIG)
+        claim(tmp_path, Record("configs/digits.py", CONFIG))
+        write_record(tmp_path, Record("configs/digits.py", CONFIG))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["run.json"]
 
 
 def test_another_run_is_refused_and_every_difference_listed(tmp_path):
-    claim(tmp_path, config_file="configs/digits.py", config=CONFIG)
+    write_record(tmp_path, Record("configs/digits.py", CONFIG))
     (tmp_path / "checkpoints" / "10").mkdir(parents=True)
     other = {"lr": 2e-3, "grids": CONFIG["grids"], "width": 64}
     with pytest.raises(ValueError, match="holds a run of another config") as caught:
-        claim(tmp_path, config_file="configs/other.py", config=other)
+        claim(tmp_path, Record("configs/other.py", other))
     for line in (
         "config file: configs/digits.py there, configs/other.py here",
         "lr: 0.001 there, 0.002 here",
@@ -39,8 +40,9 @@ def test_another_run_is_refused_and_every_difference_listed(tmp_path):
 
 
 def test_a_folder_in_which_nothing_was_trained_may_be_claimed_again(tmp_path):
-    claim(tmp_path, config_file="configs/digits.py", config=CONFIG | {"steps": -1})
-    claim(tmp_path, config_file="configs/digits.py", config=CONFIG)
+    write_record(tmp_path, Record("configs/digits.py", CONFIG | {"steps": -1}))
+    claim(tmp_path, Record("configs/digits.py", CONFIG))
+    write_record(tmp_path, Record("configs/digits.py", CONFIG))
     assert json.loads((tmp_path / "run.json").read_text())["config"]["steps"] == 10
 
 

@@ -1,0 +1,399 @@
+"""What goes wrong while a run trains, and what a run refuses to go on with; each fault is really made."""
+
+import json
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from tests.tiny import experiment
+from train import Periodic, Record, Refused, Resume, averages, fit, read_log
+from train.checkpoint import SaveError, steps_in
+from train.finite import NonFiniteError
+from train.lock import hold
+from train.memory import OutOfMemory
+from train.stopping import stop_on_request
+
+ROOT = Path(__file__).parents[2]
+BRIEF: dict[str, Any] = {
+    "snapshot_every": 0,
+    "steps": 12,
+    "checkpoint_every": 4,
+    "averages": {},
+    "judged_average": "params",
+}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    """A run of twelve steps with checkpoints of 4, 8 and 12, of which two are kept."""
+    folder = tmp_path_factory.mktemp("finished") / "run"
+    fit(experiment(**BRIEF), folder)
+    assert steps_in(folder / "checkpoints") == [8, 12]
+    return folder
+
+
+@pytest.fixture
+def run(finished, tmp_path) -> Path:
+    """A copy of it."""
+    return Path(shutil.copytree(finished, tmp_path / "run"))
+
+
+def params_of(state):
+    return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(state.params)])
+
+
+def payload(folder: Path) -> Path:
+    """The largest file of a checkpoint."""
+    return max((path for path in folder.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+# ---- Damaged checkpoints ---------------------------------------------------------------------------------------------
+
+
+def truncate(folder: Path) -> None:
+    path = payload(folder / "state" / "d") if (folder / "state" / "d").is_dir() else payload(folder / "state")
+    path.write_bytes(path.read_bytes()[:-20])
+
+
+DAMAGES = {
+    "facts are gone": (
+        lambda folder: shutil.rmtree(folder / "facts"),
+        "cannot be read; a whole one has facts and state",
+    ),
+    "state is gone": (
+        lambda folder: shutil.rmtree(folder / "state"),
+        "cannot be read; a whole one has facts and state",
+    ),
+    "metadata is gone": (lambda folder: (folder / "state" / "_METADATA").unlink(), "cannot be read"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_checkpoint_is_refused_by_name_and_passed_over_only_if_allowed(run, damage):
+    act, message = DAMAGES[damage]
+    act(run / "checkpoints" / "12")
+    with pytest.raises(Refused, match=rf"checkpoints/12 {message}.*--allow_fallback goes back to step 8") as caught:
+        fit(experiment(**BRIEF), run)
+    assert steps_in(run / "checkpoints") == [8, 12], caught.value
+    again = fit(experiment(**BRIEF), run, resume=Resume(fallback=True))
+    assert again.steps_taken == 4
+    assert steps_in(run / "checkpoints") == [8, 12]
+    assert [path.name for path in (run / "set_aside").glob("*/checkpoints/*")] == ["12"]
+
+
+def test_a_flipped_bit_sends_a_run_back_only_if_allowed_and_it_ends_the_same(finished, tmp_path):
+    # Wide enough that the middle of the largest file is payload.
+    wide = experiment(dim=64, **BRIEF)
+    whole = fit(wide, tmp_path / "run")
+    flip(payload(tmp_path / "run" / "checkpoints" / "12" / "state"))
+    with pytest.raises(
+        Refused, match=r"12 is damaged: the bits of .* are not .*; --allow_fallback goes back to step 8"
+    ):
+        fit(wide, tmp_path / "run")
+    again = fit(wide, tmp_path / "run", resume=Resume(fallback=True))
+    np.testing.assert_array_equal(params_of(whole.state), params_of(again.state))
+
+
+def test_the_last_checkpoint_that_is_damaged_says_that_there_is_no_older_one(run):
+    shutil.rmtree(run / "checkpoints" / "8")
+    shutil.rmtree(run / "checkpoints" / "12" / "facts")
+    with pytest.raises(Refused, match="there is no older one"):
+        fit(experiment(**BRIEF), run, resume=Resume(fallback=True))
+
+
+def test_a_checkpoint_of_another_format_is_refused(run):
+    facts = next((run / "checkpoints" / "12" / "facts").glob("*metadata*"))
+    facts.write_text(json.dumps(json.loads(facts.read_text()) | {"format_version": 99}))
+    with pytest.raises(Refused, match=r"checkpoints/12 has format 99, this version reads 1"):
+        fit(experiment(**BRIEF), run)
+
+
+# ---- Disk ------------------------------------------------------------------------------------------------------------
+
+
+def full_disk(workdir: Path, *, after: int):
+    """Train while files may have no more than 8 kB once a checkpoint is written, as on a disk that fills up."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def fill(workdir, step, params):
+        if step == after + 1:
+            while not (workdir / "checkpoints" / str(after)).is_dir():
+                time.sleep(0.01)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (8192, hard))
+        return {}
+
+    try:
+        return fit(experiment(dim=64, **BRIEF, periodic=(Periodic(every=1, run=fill),)), workdir)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+# What Orbax was still about to write ends with its event loop.
+ORBAX_LEAVES = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
+
+@ORBAX_LEAVES
+def test_a_full_disk_ends_the_run_with_path_and_free_bytes_and_leaves_older_steps_whole(tmp_path):
+    with pytest.raises(
+        SaveError, match=r"checkpoint 8 could not be written to .*, where [\d,]+ bytes are free; whole "
+    ):
+        full_disk(tmp_path, after=4)
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["4"]
+    again = fit(experiment(dim=64, **BRIEF), tmp_path)
+    assert again.steps_taken == 8
+
+
+@ORBAX_LEAVES
+def test_a_save_that_fails_after_the_last_step_is_an_error(tmp_path):
+    with pytest.raises(SaveError, match=r"whole are steps \[4, 8\]"):
+        full_disk(tmp_path, after=8)
+    assert steps_in(tmp_path / "checkpoints") == [4, 8]
+
+
+# ---- Who may go on ---------------------------------------------------------------------------------------------------
+
+
+def test_a_folder_in_use_is_refused_with_its_user(tmp_path):
+    with hold(tmp_path), pytest.raises(Refused, match=rf"in use by another run \(process {os.getpid()} on "):
+        fit(experiment(**BRIEF), tmp_path)
+    fit(experiment(**BRIEF | {"steps": 0}), tmp_path)
+
+
+def test_another_config_is_refused_and_goes_on_if_allowed(run):
+    config = {"rate": 1e-2, "steps": 12}
+    fit(experiment(**BRIEF), run, record=Record("configs/tiny.py", config))
+    other = Record("configs/tiny.py", {"rate": 1e-3, "steps": 16})
+    longer = experiment(**BRIEF | {"steps": 16})
+    with pytest.raises(Refused, match=r"by --allow_config_change:\n  rate: 0.01 there, 0.001 here\n  steps: 12 there"):
+        fit(longer, run, record=other)
+    assert json.loads((run / "run.json").read_text())["config"] == config
+    assert fit(longer, run, record=other, resume=Resume(config_change=True)).steps_taken == 4
+    record = json.loads((run / "run.json").read_text())
+    assert (record["config"], record["earlier"][0]["config"]) == (other.config, config)
+
+
+def test_an_older_step_is_gone_on_from_by_name_and_newer_ones_are_moved_aside(run):
+    (run / "metrics.jsonl").write_text('{"metric": "fd", "step": 8}\n{"metric": "fd", "step": 12}\n')
+    with pytest.raises(Refused, match=r"no checkpoint of step 5 .*; steps there: \[8, 12\]"):
+        fit(experiment(**BRIEF), run, resume=Resume(step=5))
+    again = fit(experiment(**BRIEF), run, resume=Resume(step=8))
+    assert again.steps_taken == 4
+    assert steps_in(run / "checkpoints") == [8, 12]
+    (aside,) = (run / "set_aside").iterdir()
+    assert steps_in(aside / "checkpoints") == [12]
+    assert [json.loads(line)["step"] for line in (aside / "train.jsonl").read_text().splitlines()] == [10, 12]
+    assert (run / "metrics.jsonl").read_text() == '{"metric": "fd", "step": 8}\n'
+    assert [row["step"] for row in read_log(run)] == [5, 10, 12]
+
+
+def test_another_network_or_type_is_refused_leaf_by_leaf(run):
+    with pytest.raises(Refused, match=r"params/weight: checkpoint float32\[16, 16\], run float32\[8, 8\]"):
+        fit(experiment(dim=8, **BRIEF), run)
+    init = experiment().init
+    half = experiment(**BRIEF, init=lambda key: jax.tree.map(lambda x: x.astype(jnp.bfloat16), init(key)))
+    with pytest.raises(Refused, match=r"params/weight: checkpoint float32\[16, 16\], run bfloat16\[16, 16\]"):
+        fit(half, run)
+
+
+def test_another_optimizer_or_average_is_refused_and_starts_anew_if_asked_for(run):
+    longer = BRIEF | {"steps": 16}
+    other = experiment(**longer, optimizer=optax.sgd(1e-3, momentum=0.9))
+    with pytest.raises(Refused, match=r"opt_state/.*\n--reset=optimizer"):
+        fit(other, run)
+    assert fit(other, run, resume=Resume(reset=("optimizer",))).steps_taken == 4
+
+    averaged = other._replace(averages={"ema": lambda step: averages.constant(step, decay=0.9)})
+    with pytest.raises(Refused, match=r"averages/ema/weight: not in the checkpoint.*\n--reset"):
+        fit(averaged, run)
+    state = fit(averaged, run, resume=Resume(reset=("averages",))).state
+    np.testing.assert_array_equal(state.averages["ema"]["weight"], state.params["weight"])
+
+
+def test_other_data_are_refused_and_gone_on_with_if_allowed(run):
+    other = experiment(**BRIEF | {"steps": 16}, batch_size=32, fingerprint={"name": "gaussian", "seed": 1})
+    with pytest.raises(Refused, match=r"--allow_data_change goes on with them:\n  seed: 0 in the checkpoint, 1 now"):
+        fit(other, run)
+    assert fit(other, run, resume=Resume(data_change=True)).steps_taken == 4
+
+
+def test_what_is_not_as_it_was_is_said(run, capsys):
+    record = Record("configs/tiny.py", {}, code="aaaa")
+    fit(experiment(**BRIEF), run, record=record)
+    there = json.loads((run / "run.json").read_text())
+    there["packages"]["optax"] = "0.0.1"
+    (run / "run.json").write_text(json.dumps(there))
+    capsys.readouterr()
+    fit(experiment(**BRIEF), run, record=record._replace(code="bbbb"))
+    told = capsys.readouterr().out
+    assert "not as when the run began, so that it may differ in its last bits: optax 0.0.1 -> " in told
+    assert "code aaaa -> bbbb" in told
+
+
+# ---- Numbers ---------------------------------------------------------------------------------------------------------
+
+
+def failing_at(*bad_steps: int):
+    usual = experiment().objective
+
+    def objective(params, batch, key, context):
+        losses, metrics = usual(params, batch, key, context)
+        bad = jnp.isin(context.step + 1, jnp.asarray(bad_steps))
+        return losses * jnp.where(bad, jnp.nan, 1.0), metrics  # the gradient is not finite either
+
+    return objective
+
+
+def test_steps_that_are_left_out_are_counted_and_too_many_on_end_stop_the_run(tmp_path):
+    forgiving = experiment(
+        **BRIEF, optimizer=optax.apply_if_finite(optax.adam(1e-2), 10), nonfinite_steps=3, objective=failing_at(3, 6, 7)
+    )
+    state = fit(forgiving, tmp_path / "few").state
+    assert int(state.opt_state.total_notfinite) == 3
+    assert np.isfinite(params_of(state)).all()
+    assert all(np.isfinite(row["loss"]) for row in read_log(tmp_path / "few"))
+    with pytest.raises(NonFiniteError, match=r"step 8 is not finite, the last of 3 on end: .*loss nan.*t_least"):
+        fit(forgiving._replace(objective=failing_at(6, 7, 8)), tmp_path / "many")
+
+
+def test_too_little_memory_says_what_would_need_less(tmp_path):
+    usual = experiment().objective
+
+    def greedy(params, batch, key, context):
+        losses, metrics = usual(params, batch, key, context)
+        huge = jnp.cos(jnp.arange(2.0**20)[:, None] * jnp.arange(2.0**20) * losses[0])  # 4 TB
+        return losses + jnp.sort(huge, axis=0)[0, 0], metrics
+
+    with pytest.raises(OutOfMemory, match=r"batch_size 16 in 1 micro-batches .* accumulate=2 halves .* fsdp=2"):
+        fit(experiment(**BRIEF, objective=greedy), tmp_path)
+    assert steps_in(tmp_path / "checkpoints") == []
+
+
+# ---- Being asked to stop ---------------------------------------------------------------------------------------------
+
+
+def test_before_the_first_step_a_signal_ends_the_process_and_from_then_on_it_is_a_request(tmp_path):
+    handlers = []
+    tiny = experiment(**BRIEF)
+
+    def looking(start, rows=None):
+        for batch in tiny.batches(start, rows):
+            handlers.append(signal.getsignal(signal.SIGTERM))
+            yield batch
+
+    fit(tiny._replace(batches=looking), tmp_path)
+    assert handlers[0] == signal.SIG_DFL
+    assert all(callable(handler) for handler in handlers[1:])
+
+
+def test_a_request_to_stop_breaks_into_an_evaluation_and_the_run_goes_on_exactly(finished, tmp_path):
+    entered, left = [], []
+
+    def endless(workdir, step, params):
+        entered.append(step)
+        os.kill(os.getpid(), signal.SIGTERM)
+        threading.Event().wait(60)
+        left.append(step)
+        return {}
+
+    stopped = fit(experiment(**BRIEF, periodic=(Periodic(every=5, run=endless),)), tmp_path)
+    assert (stopped.interrupted, int(stopped.state.step), entered, left) == (True, 6, [5], [])
+    fit(experiment(**BRIEF), tmp_path)
+    rows = [[row["loss"] for row in read_log(folder) if row["step"] == 12] for folder in (tmp_path, finished)]
+    assert rows[0] == rows[1]
+
+
+def test_a_request_at_a_step_that_is_saved_anyhow_saves_it_once(tmp_path):
+    tiny = experiment(**BRIEF)
+
+    def interrupting(start, rows=None):
+        for step, batch in enumerate(tiny.batches(start, rows), start):
+            if step == 7:
+                os.kill(os.getpid(), signal.SIGINT)  # Ctrl-C does the same
+            yield batch
+
+    stopped = fit(tiny._replace(batches=interrupting), tmp_path)
+    assert (stopped.interrupted, int(stopped.state.step)) == (True, 8)
+    # And once more at the same step: the checkpoint is there already.
+    again = fit(tiny._replace(steps=8), tmp_path)
+    assert (again.steps_taken, steps_in(tmp_path / "checkpoints")) == (0, [4, 8])
+
+
+def test_after_the_first_signal_the_second_one_ends_the_process():
+    with stop_on_request() as stop:
+        stop.listen()
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stop.requested
+        assert [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)] == [signal.SIG_DFL] * 2
+
+
+# ---- Logs ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_a_run_whose_output_nobody_reads_goes_on(tmp_path):
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.tiny", str(tmp_path / "run"), str(tmp_path / "state.npz")],
+        cwd=ROOT,
+        env=os.environ | {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "1"},
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=300,
+    )
+    os.close(writer)
+    assert done.returncode == 0, done.stderr
+    assert "Error" not in done.stderr
+    assert (tmp_path / "state.npz").exists()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning", "ignore:unclosed file")
+def test_a_log_that_breaks_is_warned_of_once_and_training_goes_on(tmp_path, monkeypatch):
+    def broken(self, event):
+        raise OSError("no space left")
+
+    monkeypatch.setattr("tensorboardX.event_file_writer.EventsWriter.write_event", broken)
+    with pytest.warns(UserWarning, match="TensorBoard's log cannot be written and is given up") as warned:
+        finished = fit(experiment(**BRIEF | {"steps": 40}, log_every=1), tmp_path)
+    assert finished.steps_taken == 40
+    assert len([each for each in warned if "given up" in str(each.message)]) == 1
+    assert [row["step"] for row in read_log(tmp_path)] == list(range(1, 41))
+
+
+def test_a_log_that_cannot_be_opened_is_given_up(tmp_path):
+    (tmp_path / "tensorboard").write_text("in the way")
+    with pytest.warns(UserWarning, match="TensorBoard's log cannot be written and is given up"):
+        assert fit(experiment(**BRIEF), tmp_path).steps_taken == 12
+
+
+# ---- What it cost ----------------------------------------------------------------------------------------------------
+
+
+def test_a_start_says_what_it_cost(run, capsys):
+    capsys.readouterr()
+    shutil.rmtree(run / "checkpoints" / "12")  # as if the process had been killed before it was written
+    fit(experiment(**BRIEF), run)
+    assert "went on from step 8: 4 to 8 steps lost, restored in" in capsys.readouterr().out
+    first, second = (json.loads(line) for line in (run / "starts.jsonl").read_text().splitlines())
+    assert (first["step"], second["step"], second["steps_lost_at_least"]) == (0, 8, 4)
+    assert 0 < second["restore_seconds"] < second["seconds_to_first_step"]

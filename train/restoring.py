@@ -1,0 +1,110 @@
+"""Where a run goes on: the newest checkpoint, an older one, or the start."""
+
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from . import checkpoint
+from .agreement import gather_texts, on_first
+from .checkpoint import Checkpoints, Damaged
+from .experiment import Experiment
+from .progress import say
+from .refusal import Refused
+from .rollback import set_newer_aside
+from .sharding import state_shardings
+from .state import State, init_state, place_state
+from .workdir import check_fingerprint
+
+PARTS = {"optimizer": "opt_state", "averages": "averages"}
+
+
+class Resume(NamedTuple):
+    """What the user allows a run that goes on; nothing by default.
+
+    Attributes:
+        step: the checkpoint to go on from, with newer ones moved aside; None is the newest.
+        fallback: go back past damaged checkpoints, moving them aside.
+        data_change: go on with other data, another order or batch size.
+        config_change: go on with other values of the config.
+        reset: parts of the state that start anew, of "optimizer" and "averages" (which start at the parameters).
+    """
+
+    step: int | None = None
+    fallback: bool = False
+    data_change: bool = False
+    config_change: bool = False
+    reset: tuple[str, ...] = ()
+
+
+def starting_state(
+    experiment: Experiment, mesh: Mesh, workdir: Path, checkpoints: Checkpoints, resume: Resume
+) -> State:
+    """The state to go on from on this mesh, or the initial state if there is no checkpoint.
+
+    Raises:
+        Refused: the checkpoint is damaged, or of another network, optimizer or data, and that was not allowed.
+    """
+    steps = sorted(checkpoints.manager.all_steps(), reverse=True)
+    if not steps:
+        return place_state(experiment, mesh)
+    for step in steps:
+        try:
+            state, problem = restore_state(experiment, mesh, checkpoints, step, resume), ""
+        except Damaged as error:
+            state, problem = None, str(error)
+        # Each process reads its own part, so that a damage may show to one of them alone.
+        problem = next(filter(None, gather_texts(problem)), "")
+        if not problem:
+            if step < steps[0] or resume != Resume():  # what is there of later steps is not what will come now
+                on_first(partial(_set_aside, workdir, step))
+                checkpoints.manager.reload()
+            assert state is not None
+            return state
+        if not resume.fallback or step == steps[-1]:
+            way = (
+                f"--allow_fallback goes back to step {max(s for s in steps if s < step)}"
+                if step > steps[-1]
+                else ("there is no older one")
+            )
+            raise Refused(f"{problem}; {way}")
+        say(f"{problem}; going back")
+    raise AssertionError("the last one returns or raises")
+
+
+def restore_state(experiment: Experiment, mesh: Mesh, checkpoints: Checkpoints, step: int, resume: Resume) -> State:
+    """The state of one checkpoint, checked against the run.
+
+    Raises:
+        Damaged: it cannot be read, or its bits are not those that were saved.
+        Refused: it is not of this network, optimizer or data.
+    """
+    unread = {PARTS[part] for part in resume.reset}
+    abstract = jax.eval_shape(lambda: init_state(experiment))
+    shardings = state_shardings(mesh, abstract)
+    like = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), abstract, shardings)
+    wanted = {name: value for name, value in like._asdict().items() if name not in unread}
+    facts = checkpoint.read_facts(checkpoints, step)
+    if not resume.data_change:
+        check_fingerprint(facts["data"], experiment.fingerprint)
+    tree = checkpoint.restore(checkpoints, wanted, step=step, unread=unread)[0]
+
+    # Arrays read from disk cannot be donated; a jitted copy can.
+    def complete(tree: dict[str, Any]) -> State:
+        tree = jax.tree.map(jnp.copy, tree)
+        params = tree["params"]
+        fresh = {
+            "opt_state": lambda: experiment.optimizer.init(params),
+            "averages": lambda: {name: jax.tree.map(jnp.copy, params) for name in experiment.averages},
+        }
+        return State(**tree, **{name: fresh[name]() for name in unread})
+
+    return jax.jit(complete, out_shardings=shardings)(tree)
+
+
+def _set_aside(workdir: Path, step: int) -> None:
+    if aside := set_newer_aside(workdir, step):
+        say(f"what was newer than step {step} is now in {aside}")
