@@ -378,6 +378,10 @@ def required_config() -> tuple[ConfigDict, str]:
     # A run published in several sizes is given as FILE.py:SIZE, and its config holds the values of that size.
     file = config_flags.get_config_filename(FLAGS["config"]).split(".py:")[0].removesuffix(".py")
     path = Path(f"{file}.py").resolve()
+    try:
+        FLAGS.config.to_dict()
+    except OSError as error:  # a file that is not there is told when it is first looked at
+        raise UsageError(str(error)) from error
     return FLAGS.config, str(path.relative_to(ROOT) if path.is_relative_to(ROOT) else path)
 
 

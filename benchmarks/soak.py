@@ -3,10 +3,11 @@
     python -m benchmarks.soak --minutes 30 --seed 0
 
 A small digits run is trained once without interruption. Then it is trained again in another folder by the same command,
-and again and again killed: by SIGKILL, or by SIGTERM, at times drawn uniformly from a little more than the time that
-the whole run took, so that start-up, compilation, training, saves and judging are all hit. Once it has finished, its
-last checkpoint and its metrics are compared with those of the first run, and the next round begins with an empty
-folder, until the time is up. The seed decides signals and times; what is running at such a time is up to the machine.
+and again and again killed, by SIGKILL or by SIGTERM: half of the times at a time drawn uniformly from a little more
+than what a whole run took, which hits start-up, compilation and judging too, and else within what its training took,
+counted from the first step. Once it has finished, its last checkpoint and its metrics are compared with those of the
+first run, and the next round begins with an empty folder, until the time is up. The seed decides signals and times;
+what is running at such a time is up to the machine.
 """
 
 import argparse
@@ -21,6 +22,7 @@ import time
 from collections import Counter
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from rich.console import Console
@@ -38,7 +40,8 @@ class Tally:
     """What happened.
 
     Attributes:
-        seconds: of the uninterrupted run.
+        seconds: of an uninterrupted run, the shortest so far.
+        training_seconds: of its training alone, from the first step to the last.
         rounds: runs that were killed until they ended, and compared.
         kills: by signal.
         during_a_save: SIGKILLs that left an unfinished checkpoint behind.
@@ -48,6 +51,7 @@ class Tally:
     """
 
     seconds: float = 0.0
+    training_seconds: float = 0.0
     rounds: int = 0
     kills: Counter = field(default_factory=Counter)
     during_a_save: int = 0
@@ -65,8 +69,9 @@ def command(workdir: Path, steps: int) -> list[str]:
         "judged_samples": 130,
         "checkpoint_every": max(steps // 20, 1),
         "snapshot_every": max(steps // 8, 1),
-        "grid_every": max(steps // 3, 1),
+        "grid_every": max(steps // 2, 1),
         "log_every": 5,
+        "grids": ((80.0,),),
     }
     run = [sys.executable, "main.py", "--config", "configs/digits.py", "--workdir", str(workdir)]
     return run + [f"--config.{name}={value}" for name, value in values.items()]
@@ -88,8 +93,12 @@ def killed_run(workdir: Path, steps: int, tally: Tally, rng: random.Random, *, e
         RuntimeError: the run ended by itself with an error.
     """
     while True:
+        begun, new = time.monotonic(), not workdir.exists()
         process = start(workdir, steps)
-        by, wait = rng.choice((signal.SIGKILL, signal.SIGTERM)), rng.uniform(0, STRETCH * tally.seconds)
+        by, in_training, share = rng.choice((signal.SIGKILL, signal.SIGTERM)), rng.random() < 0.5, rng.random()
+        wait = STRETCH * share * (tally.training_seconds if in_training else tally.seconds)
+        if in_training and not enough(tally):
+            wait_for_first_step(process, workdir)
         try:
             code = process.wait(None if enough(tally) else wait)
         except subprocess.TimeoutExpired:
@@ -109,7 +118,22 @@ def killed_run(workdir: Path, steps: int, tally: Tally, rng: random.Random, *, e
             continue
         if code != 0:
             raise RuntimeError(f"the run ended with code {code}, see {workdir}.log")
+        if new:  # the first run of all compiled everything, those after it need not
+            tally.seconds = min(tally.seconds, time.monotonic() - begun)
         return
+
+
+def starts_of(workdir: Path) -> list[dict[str, Any]]:
+    """The rows of starts.jsonl."""
+    path = workdir / "starts.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def wait_for_first_step(process: subprocess.Popen, workdir: Path) -> None:
+    """Return once the process has taken a step, or has ended."""
+    before = len(starts_of(workdir))
+    while process.poll() is None and len(starts_of(workdir)) == before:
+        time.sleep(0.05)
 
 
 class Enough:
@@ -162,14 +186,14 @@ def soak(folder: Path, *, steps: int, minutes: float, seed: int, kills: int | No
     if start(folder / "whole", steps).wait() != 0:
         raise RuntimeError(f"the uninterrupted run failed, see {folder / 'whole'}.log")
     tally.seconds = time.monotonic() - begun
+    tally.training_seconds = train.read_log(folder / "whole")[-1]["time"] - starts_of(folder / "whole")[0]["time"]
     enough = Enough(seconds=60 * minutes, kills=kills)
     while not enough(tally):
         killed = folder / f"round_{tally.rounds}"
         killed_run(killed, steps, tally, rng, enough=enough)
         compare(folder / "whole", killed, steps)
         tally.rounds += 1
-        starts = [json.loads(line) for line in (killed / "starts.jsonl").read_text().splitlines()]
-        for row in (row for row in starts if row["step"]):
+        for row in (row for row in starts_of(killed) if row["step"]):
             tally.steps_lost.append(row["steps_lost_at_least"])
             tally.seconds_to_first_step.append(row["seconds_to_first_step"])
         train.say(
