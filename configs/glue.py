@@ -183,8 +183,12 @@ def image_data(
         labels = {"label": batch["label"]} if classes else {}
         return {"image": data.to_model_range(image), **labels}
 
+    like = {"image": jax.ShapeDtypeStruct((batch_size, *source.shape), jnp.uint8)}
+    if source.num_classes:
+        like["label"] = jax.ShapeDtypeStruct((batch_size,), jnp.int32)
     return {
         "batches": batches,
+        "batch_like": like,
         "fingerprint": data.fingerprint(source, seed=seed, batch_size=batch_size),
         "prepare": prepare,
         "batch_size": batch_size,

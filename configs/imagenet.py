@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path as FilePath
 from typing import Any, TypeVar
 
+import jax
 import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
@@ -174,6 +175,8 @@ def fields(
     periodic: tuple[Any, ...] = ()
     if source.shape[-1] == LATENT_SHAPE[-1]:
         run_data["prepare"] = lambda key, batch: batch
+        latent = jax.ShapeDtypeStruct((config.batch_size, *source.shape), jnp.float32)
+        run_data["batch_like"] = {**run_data["batch_like"], "image": latent}
     else:
         every = config.checkpoint_every
         periodic = (glue.grids_of_samples(samplers[0], every=every, average=average, num_classes=DRAWN_CLASSES),)

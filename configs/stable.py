@@ -291,4 +291,5 @@ def fields(
         "checkpoint_every": config.checkpoint_every,
         **run_data,
         "prepare": lambda key, batch: batch,
+        "batch_like": None,
     }
