@@ -22,6 +22,7 @@ from models.adm import ADMUNet
 from models.edm2 import EDM2UNet
 from models.log_variance import LogVariance
 from models.pretrained import lpips as lpips_weights
+from models.remat import REMATS, Remat
 from samplers import multistep_consistency, sample_keys
 from samplers.grids import explicit
 from samplers.noise import initial
@@ -116,6 +117,17 @@ def guided_by_weaker(net_of: NetOf, run: str, average: str, *, scale: float) -> 
     """
     weaker = train.restore_average(run, average)[0]
     return lambda params, labels: guide(net_of(params, labels), net_of(weaker, labels), scale)
+
+
+def remat(name: str) -> Remat:
+    """What the backward pass computes again, by its name in a config.
+
+    Raises:
+        ValueError: naming those that there are.
+    """
+    if name not in REMATS:
+        raise ValueError(f"remat is {name!r}, it must be one of {', '.join(REMATS)}")
+    return REMATS[name]
 
 
 # ---- Distances -------------------------------------------------------------------------------------------------------

@@ -52,6 +52,7 @@ def get_config(size: str = "XL") -> ConfigDict:
             "patch": 2,
             **dit.SIZES[size]._asdict(),
             "bfloat16": True,
+            "remat": "dots",
             "label_dropout": 0.1,
             # optimizer
             "steps": 7_000_000,
@@ -82,6 +83,7 @@ def network(config: ConfigDict, num_classes: int) -> DiT:
         depth=config.depth,
         heads=config.heads,
         num_classes=num_classes,
+        remat=glue.remat(config.remat),
         dtype=jnp.bfloat16 if config.bfloat16 else jnp.float32,
     )
 

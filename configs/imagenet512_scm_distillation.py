@@ -49,7 +49,13 @@ def build(config: ConfigDict) -> Experiment:
     source = imagenet.latents(config)
     low, high = config.guidance_range
     teacher = imagenet.teacher(config, source, guidance=high)
-    model = imagenet.network(edm2_scm, config, dropout_resolutions=tuple(config.dropout_resolutions), guided=True)
+    model = imagenet.network(
+        edm2_scm,
+        config,
+        dropout_resolutions=tuple(config.dropout_resolutions),
+        guided=True,
+        remat=glue.remat(config.remat),
+    )
     path = scaled(trig, config.sigma_data)
     init = glue.weighted_initialiser(model, source)
 

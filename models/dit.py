@@ -17,6 +17,7 @@ from .conditioning import Conditioning
 from .embeddings import grid_positions
 from .net import check_conditions
 from .pixel_norm import pixel_norm
+from .remat import Remat, keep_all
 
 xavier, zeros = nn.initializers.xavier_uniform(), nn.initializers.zeros
 
@@ -57,7 +58,7 @@ class DiT(nn.Module):
         double_norm: give the modulating scales and shifts unit mean square over the features (sCM).
         dropout: rate on the output of each attention and MLP branch while training; key `dropout`.
         time_scale: factor on t and s before their embedding (SiT 1; DiT's integer steps 1000).
-        remat: recompute each block in the backward pass instead of keeping its activations.
+        remat: what of each block the backward pass computes again, one of remat.py's.
         unroll: blocks in one iteration of the scan; more of them compile longer and, on a CPU, run faster.
         dtype: compute dtype of the blocks; embeddings, modulation and the last layer stay float32.
         attention: function (q, k, v) -> out over [B, L, H, D].
@@ -75,7 +76,7 @@ class DiT(nn.Module):
     double_norm: bool = False
     dropout: float = 0.0
     time_scale: float = 1.0
-    remat: bool = False
+    remat: Remat = keep_all
     unroll: int = 1
     dtype: DTypeLike = jnp.float32
     attention: Attention = softmax_attention
@@ -112,7 +113,7 @@ class DiT(nn.Module):
         h += grid_positions(height // self.patch, width // self.patch, self.width).astype(h.dtype)
 
         # Inside a scan nothing can be merged across iterations, so the barrier of remat only costs.
-        block = nn.remat(Block, prevent_cse=False) if self.remat else Block
+        block = self.remat(Block, prevent_cse=False)
         blocks = nn.scan(
             block,
             variable_axes={"params": 0},

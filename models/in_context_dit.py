@@ -18,6 +18,7 @@ from jaxtyping import Float, Float32, Integer
 from .attention import Attention, softmax_attention
 from .dit import Size, patchify, unpatchify
 from .embeddings import sinusoidal
+from .remat import Remat, keep_all
 
 FREQUENCY_FEATURES = 256
 HEAD_DEPTH = 8
@@ -57,7 +58,7 @@ class InContextDiT(nn.Module):
         num_classes: labels lie in [0, num_classes], and `num_classes` itself is the null class; 0 for none.
         tokens: tokens of each condition.
         init_scale: c of the blocks' initial weights, of standard deviation c / sqrt(inputs).
-        remat: recompute each block in the backward pass instead of keeping its activations.
+        remat: what of each block the backward pass computes again, one of remat.py's.
         unroll: blocks in one iteration of the scans.
         dtype: compute dtype of the blocks; embeddings, norms and the last layers stay float32.
         attention: function (q, k, v) -> out over [B, L, H, D], with a forward-mode derivative.
@@ -71,7 +72,7 @@ class InContextDiT(nn.Module):
     num_classes: int = 0
     tokens: Tokens = Tokens()
     init_scale: float = 0.32
-    remat: bool = False
+    remat: Remat = keep_all
     unroll: int = 1
     dtype: DTypeLike = jnp.float32
     attention: Attention = softmax_attention
@@ -145,14 +146,14 @@ class _Blocks(nn.Module):
     length: int
     heads: int
     init_scale: float
-    remat: bool
+    remat: Remat
     unroll: int
     dtype: DTypeLike
     attention: Attention
 
     @nn.compact
     def __call__(self, x: Float[Array, "batch length width"]) -> Float[Array, "batch length width"]:
-        block = nn.remat(_Block, prevent_cse=False) if self.remat else _Block
+        block = self.remat(_Block, prevent_cse=False)
         blocks = nn.scan(
             block,
             variable_axes={"params": 0},

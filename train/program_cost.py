@@ -224,7 +224,7 @@ def _fusion_writes(i: Instruction, computations: Computations) -> list[Shape]:
 
 
 def _users(name: str, value: str, computations: Computations) -> list[tuple[Instruction, str]]:
-    """Who reads a value of a fused computation, and under which name, seen through changes of form and fusions in it."""
+    """Who reads a value of a fused computation, and by which name; seen through changes of form and inner fusions."""
     found: list[tuple[Instruction, str]] = []
     for user in computations[name].values():
         if value not in user.operands:

@@ -15,7 +15,7 @@ INSTALL = "ahead-of-time compilation for TPUs needs libtpu: pip install 'fewstep
 QUIET = {
     "TPU_SKIP_MDS_QUERY": "1",  # do not ask a cloud's metadata server, which is not there, what machine this is
     "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # no TPU is used, so processes need not exclude each other
-    "TPU_ACCELERATOR_TYPE": "none",
+    "TPU_ACCELERATOR_TYPE": "v5litepod-8",
     "TPU_WORKER_HOSTNAMES": "localhost",
     "TPU_MIN_LOG_LEVEL": "3",
     "TPU_STDERR_LOG_LEVEL": "3",
