@@ -30,11 +30,14 @@ def run(**changes: Any) -> Experiment:
 
     def init(key: jax.Array) -> Any:
         start = model.init(key, jnp.zeros((1, *SHAPE)), jnp.zeros(1))["params"]
-        leaves, tree = jax.tree.flatten(start)  # with the zeros of its start, gradients of most layers would be zero
-        return tree.unflatten([x + 0.05 * jnp.sin(1.7 * jnp.arange(x.size)).reshape(x.shape) for x in leaves])
+        # With the zeros of its start, gradients of most layers would be zero.
+        return jax.tree.map(lambda x: x + 0.05 * jnp.sin(1.7 * jnp.arange(x.size)).reshape(x.shape), start)
 
     def objective(params, batch, key, context):
-        return rectified_flow(lambda x, t: model.apply({"params": params}, x, t), batch["image"], key)
+        def net(x: jax.Array, t: jax.Array) -> Any:
+            return model.apply({"params": params}, x, t)
+
+        return rectified_flow(net, batch["image"], key)
 
     def batches(start):
         while True:

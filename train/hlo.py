@@ -74,15 +74,13 @@ def parse(text: str) -> tuple[dict[str, Computation], str]:
         ValueError: if the text has no entry.
     """
     computations: dict[str, Computation] = {}
-    entry, current = "", None
+    entry, current = "", dict[str, Instruction]()
     for line in text.splitlines():
         if line.endswith("{") and " -> " in line and not line.startswith(" "):
             name = line.removeprefix("ENTRY ").lstrip("%").split(" ", 1)[0]
             entry = name if line.startswith("ENTRY ") else entry
             computations[name] = current = {}
-        elif line.startswith("}"):
-            current = None
-        elif current is not None and " = " in line:
+        elif computations and line.startswith(" ") and " = " in line:
             instruction = _instruction(line)
             current[instruction.name] = instruction
     if not entry:

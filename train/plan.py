@@ -99,7 +99,7 @@ def plan(experiment: Experiment, devices: Sequence[Any] | None = None) -> Plan:
             compile_seconds=time.monotonic() - start,
         )  # fmt: skip
     compile_seconds = time.monotonic() - start
-    stats = compiled.memory_analysis()
+    stats: Any = compiled.memory_analysis()
     memory |= {
         "padding": stats.argument_size_in_bytes - sum(memory.values()),
         "temporaries": stats.temp_size_in_bytes,
@@ -109,7 +109,7 @@ def plan(experiment: Experiment, devices: Sequence[Any] | None = None) -> Plan:
     return Plan(
         **facts, memory=memory, needed=sum(memory.values()), available=chip and int(chip.memory),
         donated=stats.alias_size_in_bytes >= bytes_of(state, "device"),
-        cost=cost_of(compiled.as_text()), compile_seconds=compile_seconds,
+        cost=cost_of(compiled.as_text() or ""), compile_seconds=compile_seconds,
     )  # fmt: skip
 
 

@@ -29,7 +29,7 @@ def text(plan: Plan) -> str:
     )
     for kind, traffic in sorted(cost.collectives.items()):
         lines.append(
-            f"messages    {kind}: {traffic.count:,.0f} of {traffic.bytes / 1e6:,.1f} MB together,"
+            f"messages    {kind}: {traffic.messages:,.0f} of {traffic.bytes / 1e6:,.1f} MB together,"
             f" {traffic.sent / 1e6:,.1f} MB sent by each device"
         )
     seconds = roofline(plan)

@@ -6,8 +6,7 @@ its inputs and writes its results once, of an array that is sliced only the slic
 """
 
 import re
-from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache
 from math import prod
 from typing import NamedTuple
@@ -36,14 +35,17 @@ class Traffic(NamedTuple):
     """Messages of one kind in a step.
 
     Attributes:
-        count: how often.
+        messages: how many.
         bytes: size of what one chip holds of the results, or of the inputs of a reduce-scatter, all together.
         sent: bytes that a chip sends when they go round a ring.
     """
 
-    count: int = 0
+    messages: float = 0.0
     bytes: float = 0.0
     sent: float = 0.0
+
+
+NOTHING = Traffic()
 
 
 class Cost(NamedTuple):
@@ -294,19 +296,35 @@ def _group_size(attributes: str) -> int:
 # ---- Sums ------------------------------------------------------------------------------------------------------------
 
 
-def _sum(costs: object) -> Cost:
-    total = Cost(collectives=defaultdict(Traffic))
-    numbers = [0.0] * 5
-    for cost in costs:  # type: ignore[attr-defined]
-        numbers = [a + b for a, b in zip(numbers, cost[:5], strict=True)]
-        for kind, traffic in cost.collectives.items():
-            total.collectives[kind] = Traffic(*(a + b for a, b in zip(total.collectives[kind], traffic, strict=True)))  # type: ignore[index]
-    return Cost(*numbers, dict(total.collectives))
+def _sum(costs: Iterable[Cost]) -> Cost:
+    total = Cost()
+    for cost in costs:
+        kinds = {*total.collectives, *cost.collectives}
+        messages = {k: _both(total.collectives.get(k, NOTHING), cost.collectives.get(k, NOTHING)) for k in kinds}
+        total = Cost(
+            flops=total.flops + cost.flops,
+            product_flops=total.product_flops + cost.product_flops,
+            bytes_accessed=total.bytes_accessed + cost.bytes_accessed,
+            memory_bytes=total.memory_bytes + cost.memory_bytes,
+            host_bytes=total.host_bytes + cost.host_bytes,
+            collectives=messages,
+        )
+    return total
+
+
+def _both(a: Traffic, b: Traffic) -> Traffic:
+    return Traffic(a.messages + b.messages, a.bytes + b.bytes, a.sent + b.sent)
 
 
 def _times(cost: Cost, n: int) -> Cost:
-    scaled = {kind: Traffic(*(n * value for value in traffic)) for kind, traffic in cost.collectives.items()}
-    return Cost(*(n * value for value in cost[:5]), scaled)
+    return Cost(
+        flops=n * cost.flops,
+        product_flops=n * cost.product_flops,
+        bytes_accessed=n * cost.bytes_accessed,
+        memory_bytes=n * cost.memory_bytes,
+        host_bytes=n * cost.host_bytes,
+        collectives={k: Traffic(n * t.messages, n * t.bytes, n * t.sent) for k, t in cost.collectives.items()},
+    )
 
 
 def _numbers(pattern: str, text: str) -> list[int]:

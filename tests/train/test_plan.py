@@ -4,6 +4,7 @@ import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +17,7 @@ from train.plan import NEEDED, Plan, largest_batch, plan, roofline
 from train.program_cost import Cost, Traffic
 
 ROOT = Path(__file__).parents[2]
-V5E = chip_of("TPU v5 lite")
+V5E: Any = chip_of("TPU v5 lite")
 needs_libtpu = pytest.mark.skipif(find_spec("libtpu") is None, reason="needs libtpu: pip install 'fewstep[tpu]'")
 
 
@@ -32,7 +33,7 @@ def made_up(batch: int = 8, *, each: int = GIB, fixed: int = 2 * GIB, cost: Cost
 
 
 def test_a_plan_of_the_devices_here_counts_the_parts_of_the_state():
-    found = plan(experiment())
+    found: Any = plan(experiment())
     parameters = (16 * 16 + 16) * 4
     assert found.memory["parameters"] == parameters
     assert found.memory["optimizer"] == 2 * parameters + 4  # the count of Adam
@@ -103,7 +104,8 @@ def test_nothing_fits_where_the_state_alone_is_too_large():
     ],
 )
 def test_the_compilers_words_for_too_little_memory_are_understood(message, needed, available):
-    assert NEEDED.search(message).groups() == (needed, "G", available, "G")
+    found: Any = NEEDED.search(message)
+    assert found.groups() == (needed, "G", available, "G")
 
 
 # ---- Topologies ------------------------------------------------------------------------------------------------------

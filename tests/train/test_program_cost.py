@@ -1,5 +1,7 @@
 """Counts of compiled programs: XLA's own where there is no loop, closed forms where there is."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -57,6 +59,10 @@ def shape(*dims, dtype=jnp.float32):
     return jax.ShapeDtypeStruct(dims, dtype)
 
 
+def compiled(function, *shapes) -> Any:
+    return jax.jit(function).lower(*shapes).compile()
+
+
 def image_convolution(x, kernel, groups=1):
     return jax.lax.conv_general_dilated(
         x, kernel, (2, 2), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"), feature_group_count=groups
@@ -75,8 +81,8 @@ def image_convolution(x, kernel, groups=1):
     ids=["product", "batched", "strided", "grouped", "transposed"],
 )
 def test_without_loops_counts_are_those_of_the_compiler(function, shapes):
-    compiled = jax.jit(function).lower(*shapes).compile()
-    counted, expected = cost_of(compiled.as_text()), compiled.cost_analysis()
+    program = compiled(function, *shapes)
+    counted, expected = cost_of(program.as_text()), program.cost_analysis()
     assert counted.product_flops == counted.flops == expected["flops"]
     assert counted.bytes_accessed == counted.memory_bytes == expected["bytes accessed"]
 
@@ -87,9 +93,9 @@ def test_the_body_of_a_scan_counts_as_often_as_it_runs(n):
         return jax.lax.scan(lambda h, w: (jnp.tanh(h @ w), None), x, weights)[0]
 
     x, weights = shape(64, 32), shape(n, 32, 32)
-    forward = cost_of(jax.jit(layers).lower(x, weights).compile().as_text())
+    forward = cost_of(compiled(layers, x, weights).as_text())
     assert forward.product_flops == n * 2 * 64 * 32 * 32
-    gradient = jax.jit(jax.grad(lambda x, w: layers(x, w).sum())).lower(x, weights).compile()
+    gradient = compiled(jax.grad(lambda x, w: layers(x, w).sum()), x, weights)
     assert cost_of(gradient.as_text()).product_flops == 2 * forward.product_flops
 
 
