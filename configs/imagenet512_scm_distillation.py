@@ -93,6 +93,7 @@ def build(config: ConfigDict) -> Experiment:
         init=init,
         initial=initial if config.teacher_run else None,
         frozen=teacher.params,
+        frozen_like=teacher.like,
         objective=objective,
         optimizer=imagenet.edm2_optimizer(config, eps=config.adam_eps),
         **imagenet.power_averages(config),

@@ -108,6 +108,7 @@ def experiment(config: ConfigDict, source: data.Source) -> Experiment:
         init=init,
         initial=initial if config.teacher_run else None,
         frozen=teacher.params if config.distill else lambda: None,
+        frozen_like=teacher.like if config.distill else None,
         objective=objective,
         optimizer=imagenet.edm2_optimizer(config, eps=config.adam_eps),
         **imagenet.power_averages(config),

@@ -1,8 +1,6 @@
 import json
-import os
 import subprocess
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +9,7 @@ import jax.numpy as jnp
 import pytest
 
 from tests.tiny import experiment
+from tests.tpu import environment, needs_libtpu
 from train import plan_text, topology_devices
 from train.chips import CHIPS, GIB, chip_of
 from train.plan import NEEDED, Plan, largest_batch, plan, roofline
@@ -18,7 +17,6 @@ from train.program_cost import Cost, Traffic
 
 ROOT = Path(__file__).parents[2]
 V5E: Any = chip_of("TPU v5 lite")
-needs_libtpu = pytest.mark.skipif(find_spec("libtpu") is None, reason="needs libtpu: pip install 'fewstep[tpu]'")
 
 
 def made_up(batch: int = 8, *, each: int = GIB, fixed: int = 2 * GIB, cost: Cost | None = None) -> Plan:
@@ -136,10 +134,9 @@ def test_every_chip_has_positive_numbers_and_a_source():
 
 
 def run_main(*arguments: str) -> tuple[int, str]:
-    environment = os.environ | {"JAX_PLATFORMS": "cpu"}
     command = [sys.executable, "main.py", "--config", "configs/imagenet256_mean_flow.py", "--mode=plan", *arguments]
     done = subprocess.run(
-        command, cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=300
+        command, cwd=ROOT, env=environment(), text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=300
     )
     return done.returncode, done.stdout
 
