@@ -167,6 +167,7 @@ def image_data(
     flip: bool = False,
     num_classes: int | None = None,
     in_memory: bool = False,
+    num_processes: int = 0,
 ) -> dict[str, Any]:
     """The fields of an Experiment that say what it is trained on; the first batch of every start is checked.
 
@@ -177,6 +178,7 @@ def image_data(
         flip: whether images are mirrored at random.
         num_classes: 0 for an unconditional model of data that have labels; the source's by default.
         in_memory: read the whole source into memory before the first batch.
+        num_processes: that read ahead, of `data.batches`.
     """
     classes = source.num_classes if num_classes is None else num_classes
 
@@ -184,7 +186,9 @@ def image_data(
         if isinstance(source, data.AbsentSource):
             source[0]  # says what to prepare
         held = data.cached(source) if in_memory else source
-        iterator = data.batches(held, seed=seed, batch_size=batch_size, start_step=start_step, rows=rows)
+        iterator = data.batches(
+            held, seed=seed, batch_size=batch_size, start_step=start_step, rows=rows, num_processes=num_processes
+        )
         first = next(iterator)
         data.check_batch(first, shape=source.shape, num_classes=classes)
         yield first

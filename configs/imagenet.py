@@ -35,6 +35,7 @@ def common() -> ConfigDict:
             "data": "",
             "tfds": "",
             "data_dir": "~/tensorflow_datasets",
+            "reading_processes": 0,
             "channels": 192,
             "multipliers": (1, 2, 3, 4),
             "blocks": 3,
@@ -171,7 +172,13 @@ def fields(
 
     Samples are drawn and not judged: pixels say nothing at this size.
     """
-    run_data = glue.image_data(source, seed=config.seed, batch_size=config.batch_size, flip=flip)
+    run_data = glue.image_data(
+        source,
+        seed=config.seed,
+        batch_size=config.batch_size,
+        flip=flip,
+        num_processes=config.reading_processes,
+    )
     periodic: tuple[Any, ...] = ()
     if source.shape[-1] == LATENT_SHAPE[-1]:
         run_data["prepare"] = lambda key, batch: batch

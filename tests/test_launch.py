@@ -23,7 +23,7 @@ def programs(tmp_path):
         "xpk": ":",
         "scontrol": ":",
         "scancel": f"touch {tmp_path}/stop",
-        "srun": f'[ -z "$BRIEF" ] || exit 7\nfor i in $(seq 200); do [ ! -e {tmp_path}/stop ] || exit 0; sleep 0.05; done',
+        "srun": f'[ -z "$BRIEF" ] || exit 7\nfor i in $(seq 200); do [ -e {tmp_path}/stop ] && exit; sleep 0.05; done',
     }
     for name, body in bodies.items():
         program = tmp_path / name

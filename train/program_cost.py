@@ -16,14 +16,15 @@ from .hlo import Computation, Instruction, Shape, parse
 FREE = {
     "parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all", "partition-id", "replica-id",
     "opt-barrier", "domain", "iota", "copy-done", "async-done", "async-update", "all-reduce-done", "all-gather-done",
-    "collective-permute-done", "send-done", "recv-done", "add-dependency",
+    "collective-permute-done", "send-done", "recv-done", "add-dependency", "slice-start",
 }  # fmt: skip
 MOVES = {
     "broadcast", "reshape", "transpose", "copy", "copy-start", "slice", "dynamic-slice", "dynamic-update-slice",
-    "concatenate", "pad", "reverse", "gather", "convert", "bitcast-convert", "select", "slice-start", "slice-done",
+    "concatenate", "pad", "reverse", "gather", "convert", "bitcast-convert", "select", "slice-done",
 }  # fmt: skip
 COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
 GROUPS = re.compile(r"replica_groups=(?:\{\{([\d,]*)\}|\[(\d+),(\d+)\]|mesh\[([^\]]*)\]\s*\{([^}]*)\})")
+KERNEL = re.compile(r'custom_call_target="(tpu_custom_call|\w*triton\w*|\w*mosaic\w*|\w*gemm\w*|__cudnn\w*)"')
 SLICES = ("dynamic-slice", "gather", "slice", "dynamic-update-slice")
 HOST = 5  # memory space
 
@@ -89,7 +90,7 @@ def cost_of(text: str) -> Cost:
             return max((inside(name) for name in i.called), key=lambda cost: cost.flops, default=Cost())
         if i.opcode in ("call", "async-start"):
             return _sum(inside(name) for name in i.called)
-        if i.opcode in FREE or (i.opcode == "custom-call" and not i.operands):  # such as AllocateBuffer
+        if i.opcode in FREE or (i.opcode == "custom-call" and not KERNEL.search(i.attributes)):
             return Cost()
         kind = i.opcode.removesuffix("-start")
         if kind in COLLECTIVES:
@@ -190,8 +191,11 @@ def _convolution(i: Instruction, body: Computation) -> float:
 def _io(i: Instruction, body: Computation) -> tuple[list[Shape], list[Shape]]:
     """Arrays that an instruction outside a fusion reads and writes."""
     inputs = [shape for name in i.operands for shape in body[name].shapes]
-    if i.opcode in ("dynamic-slice", "gather", "slice", "slice-start"):
-        return list(i.shapes[-1:]), list(i.shapes[-1:])
+    if i.opcode in ("dynamic-slice", "gather", "slice"):
+        return [i.shapes[0]._replace(space=inputs[0].space)], [i.shapes[0]]
+    if i.opcode == "slice-done":  # of a copy from the memory of what its start sliced
+        source = body[i.operands[0]].shapes[0]
+        return [i.shapes[0]._replace(space=source.space)], [i.shapes[0]]
     if i.opcode == "dynamic-update-slice":
         update = list(body[i.operands[1]].shapes)
         return update, update
