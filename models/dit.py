@@ -18,6 +18,7 @@ from .embeddings import grid_positions
 from .net import check_conditions
 from .pixel_norm import pixel_norm
 from .remat import Remat, keep_all
+from .spread import keep_examples
 
 xavier, zeros = nn.initializers.xavier_uniform(), nn.initializers.zeros
 
@@ -163,13 +164,13 @@ class Block(nn.Module):
 
         branch = _modulate(h, shift_attention, scale_attention, self.double_norm).astype(self.dtype)
         branch = SelfAttention(self.heads, self.attention, dtype=self.dtype, name="self_attention")(branch)
-        h += gate_attention.astype(self.dtype) * drop(branch)
+        h = keep_examples(h + gate_attention.astype(self.dtype) * drop(branch))
 
         branch = _modulate(h, shift_mlp, scale_mlp, self.double_norm).astype(self.dtype)
         branch = nn.Dense(self.mlp_ratio * width, kernel_init=xavier, dtype=self.dtype, name="mlp0")(branch)
+        branch = keep_examples(branch)
         branch = nn.Dense(width, kernel_init=xavier, dtype=self.dtype, name="mlp1")(nn.gelu(branch))
-        h += gate_mlp.astype(self.dtype) * drop(branch)
-        return h, None
+        return keep_examples(h + gate_mlp.astype(self.dtype) * drop(branch)), None
 
 
 def _modulation(condition: Array, parts: int, width: int, double_norm: bool) -> list[Array]:

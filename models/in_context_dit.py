@@ -5,6 +5,7 @@ Told the length h = t - s of the interval and not t: how noisy x is it sees itse
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -19,6 +20,7 @@ from .attention import Attention, softmax_attention
 from .dit import Size, patchify, unpatchify
 from .embeddings import sinusoidal
 from .remat import Remat, keep_all
+from .spread import keep_examples
 
 FREQUENCY_FEATURES = 256
 HEAD_DEPTH = 8
@@ -177,8 +179,9 @@ class _Block(nn.Module):
         batch, length, width = x.shape
         features = width // self.heads
 
-        def linear(name: str, features: int) -> nn.Dense:
-            return _dense(features, self.init_scale, self.dtype, name)
+        def linear(name: str, features: int) -> Callable[[Array], Array]:
+            layer = _dense(features, self.init_scale, self.dtype, name)
+            return lambda h: keep_examples(layer(h))
 
         def gate(name: str) -> Array:
             return self.param(name, nn.initializers.zeros, (width,)).astype(self.dtype)

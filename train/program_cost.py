@@ -124,13 +124,34 @@ def cost_of(text: str) -> Cost:
 
 
 def _iterations(loop: Instruction, computations: Computations) -> int:
-    """How often a loop runs: as written beside it, else what its condition compares with, as in loops of `lax.scan`."""
+    """How often a loop runs: as written beside it, else counted from 0 to what its condition compares with."""
     if loop.trips > 1:
         return loop.trips
-    condition = computations[re.search(r"condition=%?([\w.\-]+)", loop.attributes)[1]]  # type: ignore[index]
-    bodies = [condition, *(computations[name] for i in condition.values() for name in i.called)]
-    bounds = [i.number for body in bodies for i in body.values() if i.opcode == "constant" and i.number]
-    return bounds[0] if len(bounds) == 1 else 1
+    condition, body = (computations[_called(loop, name)] for name in ("condition", "body"))
+    inner = [condition, *(computations[name] for i in condition.values() for name in i.called)]
+    bounds = [i.number for part in inner for i in part.values() if i.opcode == "constant" and i.number]
+    if len(bounds) != 1:
+        return 1
+    return -(-bounds[0] // _increment(condition, body))
+
+
+def _increment(condition: Computation, body: Computation) -> int:
+    """What is added to the counter of a loop; 1 where that cannot be seen, as for loops of `lax.scan`."""
+    counter = condition.get(next((i.operands[0] for i in condition.values() if i.opcode == "compare"), ""))
+    place = re.search(r"index=(\d+)", counter.attributes) if counter else None
+    root = next(i for i in body.values() if i.root)
+    if place is None or root.opcode != "tuple":
+        return 1
+    after = body[root.operands[int(place[1])]]
+    steps = [body[name].number for name in after.operands if body[name].opcode == "constant"]
+    return steps[0] if after.opcode == "add" and steps and steps[0] else 1
+
+
+def _called(i: Instruction, attribute: str) -> str:
+    found = re.search(rf"{attribute}=%?([\w.\-]+)", i.attributes)
+    if found is None:
+        raise ValueError(f"a {i.opcode} without {attribute}: {i.attributes[:200]}")
+    return found[1]
 
 
 # ---- Operations ------------------------------------------------------------------------------------------------------

@@ -27,6 +27,10 @@ def make_step(experiment: Experiment, mesh: Mesh) -> Wrapped:
     like = state_like(experiment, mesh)
 
     def step(state: State, batch: Batch, frozen: Any) -> tuple[State, dict[str, Float[Array, ""]]]:
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):  # for networks that say where their examples are
+            return unplaced_step(state, batch, frozen)
+
+    def unplaced_step(state: State, batch: Batch, frozen: Any) -> tuple[State, dict[str, Float[Array, ""]]]:
         key = jax.random.fold_in(jax.random.key(experiment.seed), state.step)
         key_prepare, key_loss = jax.random.split(key)
         old_averages = state.averages

@@ -107,6 +107,14 @@ def test_of_a_sliced_array_the_slice_counts_and_what_lies_on_the_chip_is_told_ap
     assert cost.memory_bytes == (1 + 1 + 12 * 2) * PART + rest
 
 
+def test_a_loop_that_counts_in_twos_runs_half_as_often():
+    text = FUSED.replace("tuple(%i, %sum)", "tuple(%after, %sum)").replace(
+        "  ROOT %next",
+        "  %two = s32[]{:T(128)} constant(2)\n  %after = s32[]{:T(128)} add(%i, %two)\n  ROOT %next",
+    )
+    assert cost_of(text).collectives["all-reduce"].messages == 6
+
+
 def test_messages_count_in_each_iteration_and_go_round_a_ring():
     messages = cost_of(FUSED).collectives
     assert set(messages) == {"all-reduce"}
