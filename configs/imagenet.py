@@ -44,6 +44,7 @@ def common() -> ConfigDict:
             "bfloat16": True,  # float16 in the papers
             "accumulate": 1,
             "fsdp": 1,
+            "averages_on_host": False,
             "judged_samples": 50_000,
             "log_every": 100,
             "checkpoint_every": 5_000,
@@ -196,6 +197,7 @@ def fields(
         "steps": config.steps,
         "accumulate": config.accumulate,
         "fsdp": config.fsdp,
+        "averages_on_host": config.averages_on_host,
         "log_every": config.log_every,
         "checkpoint_every": config.checkpoint_every,
         **run_data,

@@ -81,6 +81,8 @@ def get_config(size: str = "B/4") -> ConfigDict:
             "average_decay": 0.9999,
             "accumulate": 1,
             "fsdp": 1,
+            "tensor": 1,
+            "averages_on_host": False,
             # sampling and judging
             "step_counts": (1, 2, 4),
             "judged_samples": 50_000,

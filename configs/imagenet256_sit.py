@@ -61,6 +61,8 @@ def get_config(size: str = "XL") -> ConfigDict:
             "average_decay": 0.9999,
             "accumulate": 1,
             "fsdp": 1,
+            "tensor": 1,
+            "averages_on_host": False,
             # sampling: 250 steps of the SDE, 250 evaluations of the ODE or one less
             "guidance": 1.5,
             "guided_channels": 3,  # of the four; the official code guides no more
