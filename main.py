@@ -48,12 +48,8 @@ flags.DEFINE_integer("nfe", None, "sample, eval: the sampler with this many netw
 flags.DEFINE_string("average", None, "Not train: weight average to use, or params; the config's by default.")
 flags.DEFINE_integer("step", None, "Not train: checkpoint to use; the newest by default.")
 flags.DEFINE_string("out", None, "encode, pairs: folder of the latents or pairs. plan: file for its numbers, JSON.")
-flags.DEFINE_string(
-    "topology", None, "plan: a TPU slice such as v5p:4x4x4, which is not needed; the devices here by default."
-)
-flags.DEFINE_integer(
-    "compiles", 6, "plan: most compilations spent on looking for the largest batch that fits; 0 for none."
-)
+flags.DEFINE_string("topology", None, "plan: a TPU slice that need not be here, v5p:4x4x4; default: the devices here.")
+flags.DEFINE_integer("compiles", 6, "plan: most compilations to find the largest batch that fits; 0 for none.")
 flags.DEFINE_integer("solver_steps", None, "pairs: Heun steps; 32 of a flow, 18 of a diffusion model by default.")
 flags.DEFINE_bool("invert", False, "pairs: take real images up to noise, all of them by default, not noise to images.")
 flags.DEFINE_bool("eight_bit", False, "pairs: store images in 8 bits, which loses some of what joins them with noise.")
