@@ -30,11 +30,13 @@ format: $(VENV)/installed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# Everything a checkout needs, at the versions of constraints.txt; installed again when either file changes.
+# Everything a checkout needs, at the versions of constraints.txt; installed again when either file changes. The TPU
+# compiler lies beside the environment, since JAX would look for a TPU in every process; main.py is told of it by PYTHONPATH.
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "fewstep needs Python 3.11 or newer, this is %s" % sys.version.split()[0])'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[train,data,eval,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --no-deps --upgrade --target $(VENV)/libtpu libtpu
 	touch $@
 
 # PyTorch comes first and by its version: the others would bring in another one, with CUDA, had they their way.

@@ -2,6 +2,7 @@
 
     python main.py --config configs/digits.py --workdir runs/digits              train, then judge
     python main.py --config configs/digits.py --mode=check                       look before a run; writes nothing
+    python main.py --config configs/imagenet256_sit.py --mode=plan --topology=v5e:4x4     what a step needs, on no TPU
     python main.py --workdir runs/digits --mode=sample --n=100 --nfe=2           draw samples of a run
     python main.py --workdir runs/digits --mode=eval --n=2000                    judge a run again
     python main.py --workdir runs/autoencoder --mode=encode --out=runs/latents   encode its images for models of latents
@@ -32,7 +33,7 @@ from configs import flows, latents
 
 ROOT = Path(__file__).parent
 CODE = ("main.py", "losses", "samplers", "models", "data", "train", "eval", "configs")
-MODES = ("train", "sample", "eval", "check", "encode", "pairs")
+MODES = ("train", "sample", "eval", "check", "plan", "encode", "pairs")
 COLUMNS = 10  # of a grid; a class-conditional one has a row for each class instead
 
 FLAGS = flags.FLAGS
@@ -46,7 +47,9 @@ flags.DEFINE_integer("seed", 0, "sample, eval, pairs: seed of the samples, or of
 flags.DEFINE_integer("nfe", None, "sample, eval: the sampler with this many network evaluations; all by default.")
 flags.DEFINE_string("average", None, "Not train: weight average to use, or params; the config's by default.")
 flags.DEFINE_integer("step", None, "Not train: checkpoint to use; the newest by default.")
-flags.DEFINE_string("out", None, "encode, pairs: folder of the latents or pairs.")
+flags.DEFINE_string("out", None, "encode, pairs: folder of the latents or pairs. plan: file for its numbers, JSON.")
+flags.DEFINE_string("topology", None, "plan: a TPU slice that need not be here, v5p:4x4x4; default: the devices here.")
+flags.DEFINE_integer("compiles", 6, "plan: most compilations to find the largest batch that fits; 0 for none.")
 flags.DEFINE_integer("solver_steps", None, "pairs: Heun steps; 32 of a flow, 18 of a diffusion model by default.")
 flags.DEFINE_bool("invert", False, "pairs: take real images up to noise, all of them by default, not noise to images.")
 flags.DEFINE_bool("eight_bit", False, "pairs: store images in 8 bits, which loses some of what joins them with noise.")
@@ -80,7 +83,7 @@ def main(argv: list[str]) -> None:
         logging.set_verbosity(logging.WARNING)  # the INFO lines of the libraries would drown the progress line
     if len(argv) > 1:
         raise UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
-    modes = (run_train, run_sample, run_eval, run_check, run_encode, run_pairs)
+    modes = (run_train, run_sample, run_eval, run_check, run_plan, run_encode, run_pairs)
     run = dict(zip(MODES, modes, strict=True)).get(FLAGS.mode)
     if run is None:
         closest = difflib.get_close_matches(FLAGS.mode, MODES, n=1)
@@ -271,6 +274,39 @@ def run_check() -> None:
     print(f"step        {facts.step_seconds:.3f} s, compiled in {facts.compile_seconds:.1f} s")
     print("loss terms  " + ", ".join(f"{name} {value:.4g}" for name, value in facts.scalars.items()))
     print("nothing was written")
+
+
+def run_plan() -> None:
+    """Compile the step for a slice that need not be here, and print what it will need and take."""
+    if FLAGS.topology:
+        jax.config.update("jax_platforms", "cpu")  # nothing runs; a TPU that is here stays free
+    config, config_file = required_config()
+    try:
+        devices = train.topology_devices(FLAGS.topology) if FLAGS.topology else jax.devices()
+        experiment = build(config, config_file)
+        print(f"config      {config_file}, {train.count_parameters(experiment):,} parameters", flush=True)
+        first = train.plan(experiment, devices)
+        print(train.plan_text.text(first), flush=True)
+        found = {"plan": train.plan_text.as_json(first), "largest_batch": None}
+        if FLAGS.compiles and first.available:
+            print("largest batch that fits:", flush=True)
+
+            def plan_of(batch: int) -> train.Plan:
+                other = config.copy_and_resolve_references()
+                other.batch_size = batch * experiment.batch_size // first.batch
+                return train.plan(build(other, config_file), devices)
+
+            fit, too_many = train.largest_batch(
+                plan_of, first, compiles=FLAGS.compiles,
+                report=lambda plan: print(train.plan_text.line(plan), flush=True),
+            )  # fmt: skip
+            limit = f"{too_many} do not" if too_many else "more were not tried"
+            print(f"            {fit} a device fit, {limit}")
+            found["largest_batch"] = {"fits": fit, "does_not_fit": too_many}
+    except (ValueError, TypeError, OSError, ImportError) as error:
+        raise UsageError(str(error)) from error
+    if FLAGS.out:
+        Path(FLAGS.out).write_text(json.dumps(found, indent=2) + "\n")
 
 
 def run_encode() -> None:

@@ -6,6 +6,7 @@
 A step is loss and gradient; the optimizer, which is the same for all, is left out. Operations and bytes are the
 compiler's count for the program on this machine's CPU, where a loop's body counts once: so the blocks are unrolled.
 The recipes are those of step_recipes.py; a line more there is a line more here.
+MFU is the share of the chip's peak in bfloat16, for the chips of train/chips.py.
 Times are medians over rounds in each of which every recipe takes a step, on JAX's default device (JAX_PLATFORMS).
 """
 
@@ -26,6 +27,7 @@ from rich.console import Console
 from rich.table import Table
 
 from models import DiT
+from train.chips import Chip, chip_of
 
 from .step_recipes import BASELINE, RECIPES, Networks, Recipe
 
@@ -36,6 +38,7 @@ class Cost(NamedTuple):
     operations: float
     bytes_accessed: float
     temporary_bytes: float
+    compile_seconds: float = 0.0
 
 
 class Program(NamedTuple):
@@ -81,9 +84,11 @@ def programs(
 def cost(program: Program) -> Cost:
     """What the compiler counts for the CPU; nothing is run."""
     with jax.default_device(jax.devices("cpu")[0]):
+        start = time.perf_counter()
         compiled = program.step.lower(*program.inputs).compile()
+        compile_seconds = time.perf_counter() - start
     counted, memory = compiled.cost_analysis(), compiled.memory_analysis()
-    return Cost(counted["flops"], counted["bytes accessed"], float(memory.temp_size_in_bytes))
+    return Cost(counted["flops"], counted["bytes accessed"], float(memory.temp_size_in_bytes), compile_seconds)
 
 
 def seconds(all_programs: Mapping[str, Program], *, rounds: int) -> dict[str, float]:
@@ -110,22 +115,24 @@ def seconds(all_programs: Mapping[str, Program], *, rounds: int) -> dict[str, fl
 def table(rows: list[dict[str, Any]], title: str) -> Table:
     """Each recipe against the baseline."""
     result = Table(title=title)
-    for column in ("recipe", "operations", "bytes", "temporary memory", "time"):
+    for column in ("recipe", "operations", "bytes", "temporary memory", "compile time", "time", "MFU"):
         result.add_column(column, justify="left" if column == "recipe" else "right")
     for row in rows:
-        ratios = (row[f"{name}_ratio"] for name in ("operations", "bytes_accessed", "temporary_bytes", "seconds"))
-        result.add_row(row["recipe"], *("" if ratio is None else f"{ratio:.2f}" for ratio in ratios))
+        ratios = (row[f"{name}_ratio"] for name in (*Cost._fields, "seconds"))
+        used = "" if row["mfu"] is None else f"{row['mfu']:.1%}"
+        result.add_row(row["recipe"], *("" if ratio is None else f"{ratio:.2f}" for ratio in ratios), used)
     return result
 
 
-def rows_of(costs: Mapping[str, Cost], times: Mapping[str, float]) -> list[dict[str, Any]]:
-    """One row for each recipe, in plain numbers and as multiples of the baseline."""
+def rows_of(costs: Mapping[str, Cost], times: Mapping[str, float], chip: Chip | None = None) -> list[dict[str, Any]]:
+    """One row for each recipe, in plain numbers and as multiples of the baseline; of a known chip the share in use."""
     rows = []
     for name, counted in costs.items():
         values = {**counted._asdict(), "seconds": times.get(name)}
         baseline = {**costs[BASELINE]._asdict(), "seconds": times.get(BASELINE)}
         ratios = {f"{key}_ratio": value / baseline[key] if value else None for key, value in values.items()}
-        rows.append({"recipe": name, **values, **ratios})
+        used = counted.operations / times[name] / chip.flops if chip and name in times else None
+        rows.append({"recipe": name, **values, **ratios, "mfu": used})
     return rows
 
 
@@ -155,9 +162,8 @@ def main() -> None:
     measured = programs(chosen, model, shape=shape, batch=given.batch)
     costs = {name: cost(program) for name, program in measured.items()}
     times = seconds(measured, rounds=given.rounds) if given.rounds else {}
-    rows = rows_of(costs, times)
-
     device = jax.devices()[0].device_kind
+    rows = rows_of(costs, times, chip_of(device))
     console = Console()
     if not console.is_terminal:
         console = Console(width=120)

@@ -255,4 +255,4 @@ def pair_data(source: Any, *, seed: int, batch_size: int, num_classes: int) -> d
         return {"image": image, "noise": batch["noise"], **labels}
 
     fields = glue.image_data(source, seed=seed, batch_size=batch_size, num_classes=num_classes)
-    return {**fields, "batches": batches, "prepare": prepare}
+    return {**fields, "batches": batches, "prepare": prepare, "batch_like": None}

@@ -22,6 +22,7 @@ from models.adm import ADMUNet
 from models.edm2 import EDM2UNet
 from models.log_variance import LogVariance
 from models.pretrained import lpips as lpips_weights
+from models.remat import REMATS, Remat
 from samplers import multistep_consistency, sample_keys
 from samplers.grids import explicit
 from samplers.noise import initial
@@ -118,6 +119,17 @@ def guided_by_weaker(net_of: NetOf, run: str, average: str, *, scale: float) -> 
     return lambda params, labels: guide(net_of(params, labels), net_of(weaker, labels), scale)
 
 
+def remat(name: str) -> Remat:
+    """What the backward pass computes again, by its name in a config.
+
+    Raises:
+        ValueError: naming those that there are.
+    """
+    if name not in REMATS:
+        raise ValueError(f"remat is {name!r}, it must be one of {', '.join(REMATS)}")
+    return REMATS[name]
+
+
 # ---- Distances -------------------------------------------------------------------------------------------------------
 
 
@@ -155,6 +167,7 @@ def image_data(
     flip: bool = False,
     num_classes: int | None = None,
     in_memory: bool = False,
+    num_processes: int = 0,
 ) -> dict[str, Any]:
     """The fields of an Experiment that say what it is trained on; the first batch of every start is checked.
 
@@ -165,6 +178,7 @@ def image_data(
         flip: whether images are mirrored at random.
         num_classes: 0 for an unconditional model of data that have labels; the source's by default.
         in_memory: read the whole source into memory before the first batch.
+        num_processes: that read ahead, of `data.batches`.
     """
     classes = source.num_classes if num_classes is None else num_classes
 
@@ -172,7 +186,9 @@ def image_data(
         if isinstance(source, data.AbsentSource):
             source[0]  # says what to prepare
         held = data.cached(source) if in_memory else source
-        iterator = data.batches(held, seed=seed, batch_size=batch_size, start_step=start_step, rows=rows)
+        iterator = data.batches(
+            held, seed=seed, batch_size=batch_size, start_step=start_step, rows=rows, num_processes=num_processes
+        )
         first = next(iterator)
         data.check_batch(first, shape=source.shape, num_classes=classes)
         yield first
@@ -183,8 +199,12 @@ def image_data(
         labels = {"label": batch["label"]} if classes else {}
         return {"image": data.to_model_range(image), **labels}
 
+    like = {"image": jax.ShapeDtypeStruct((batch_size, *source.shape), jnp.uint8)}
+    if source.num_classes:
+        like["label"] = jax.ShapeDtypeStruct((batch_size,), jnp.int32)
     return {
         "batches": batches,
+        "batch_like": like,
         "fingerprint": data.fingerprint(source, seed=seed, batch_size=batch_size),
         "prepare": prepare,
         "batch_size": batch_size,

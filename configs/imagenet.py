@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path as FilePath
 from typing import Any, TypeVar
 
+import jax
 import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
@@ -34,6 +35,7 @@ def common() -> ConfigDict:
             "data": "",
             "tfds": "",
             "data_dir": "~/tensorflow_datasets",
+            "reading_processes": 0,
             "channels": 192,
             "multipliers": (1, 2, 3, 4),
             "blocks": 3,
@@ -42,6 +44,7 @@ def common() -> ConfigDict:
             "bfloat16": True,  # float16 in the papers
             "accumulate": 1,
             "fsdp": 1,
+            "averages_on_host": False,
             "judged_samples": 50_000,
             "log_every": 100,
             "checkpoint_every": 5_000,
@@ -170,10 +173,18 @@ def fields(
 
     Samples are drawn and not judged: pixels say nothing at this size.
     """
-    run_data = glue.image_data(source, seed=config.seed, batch_size=config.batch_size, flip=flip)
+    run_data = glue.image_data(
+        source,
+        seed=config.seed,
+        batch_size=config.batch_size,
+        flip=flip,
+        num_processes=config.reading_processes,
+    )
     periodic: tuple[Any, ...] = ()
     if source.shape[-1] == LATENT_SHAPE[-1]:
         run_data["prepare"] = lambda key, batch: batch
+        latent = jax.ShapeDtypeStruct((config.batch_size, *source.shape), jnp.float32)
+        run_data["batch_like"] = {**run_data["batch_like"], "image": latent}
     else:
         every = config.checkpoint_every
         periodic = (glue.grids_of_samples(samplers[0], every=every, average=average, num_classes=DRAWN_CLASSES),)
@@ -186,6 +197,7 @@ def fields(
         "steps": config.steps,
         "accumulate": config.accumulate,
         "fsdp": config.fsdp,
+        "averages_on_host": config.averages_on_host,
         "log_every": config.log_every,
         "checkpoint_every": config.checkpoint_every,
         **run_data,

@@ -34,6 +34,8 @@ def fields(
         "steps": config.steps,
         "accumulate": config.accumulate,
         "fsdp": config.fsdp,
+        "tensor": config.get("tensor", 1),
+        "averages_on_host": config.get("averages_on_host", False),
         "log_every": config.log_every,
         "checkpoint_every": config.checkpoint_every,
         **latents.latent_data(space, seed=config.seed, batch_size=config.batch_size),

@@ -58,7 +58,7 @@ def get_config(size: str = "B/2") -> ConfigDict:
             **IN_CONTEXT_SIZES[size.removesuffix("/2")]._asdict(),
             "head_depth": 8,
             "bfloat16": False,
-            "remat": False,
+            "remat": "dots",
             # times, weight, guidance
             "mean": -0.4,
             "std": 1.0,
@@ -94,7 +94,7 @@ def network(config: ConfigDict, num_classes: int) -> InContextDiT:
         heads=config.heads,
         head_depth=config.head_depth,
         num_classes=num_classes,
-        remat=config.remat,
+        remat=glue.remat(config.remat),
         dtype=jnp.bfloat16 if config.bfloat16 else jnp.float32,
     )
 

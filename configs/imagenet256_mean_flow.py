@@ -64,7 +64,7 @@ def get_config(size: str = "B/4") -> ConfigDict:
             "patch": int(patch),
             **NETWORKS[name]._asdict(),
             "bfloat16": False,
-            "remat": False,
+            "remat": "dots",
             # times, weight, guidance
             "mean": -0.4,
             "std": 1.0,
@@ -81,6 +81,8 @@ def get_config(size: str = "B/4") -> ConfigDict:
             "average_decay": 0.9999,
             "accumulate": 1,
             "fsdp": 1,
+            "tensor": 1,
+            "averages_on_host": False,
             # sampling and judging
             "step_counts": (1, 2, 4),
             "judged_samples": 50_000,
@@ -99,7 +101,7 @@ def network(config: ConfigDict, num_classes: int) -> DiT:
         heads=config.heads,
         num_classes=num_classes,
         second_time=True,
-        remat=config.remat,
+        remat=glue.remat(config.remat),
         dtype=jnp.bfloat16 if config.bfloat16 else jnp.float32,
     )
 

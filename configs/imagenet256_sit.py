@@ -52,6 +52,7 @@ def get_config(size: str = "XL") -> ConfigDict:
             "patch": 2,
             **dit.SIZES[size]._asdict(),
             "bfloat16": True,
+            "remat": "dots",
             "label_dropout": 0.1,
             # optimizer
             "steps": 7_000_000,
@@ -60,6 +61,8 @@ def get_config(size: str = "XL") -> ConfigDict:
             "average_decay": 0.9999,
             "accumulate": 1,
             "fsdp": 1,
+            "tensor": 1,
+            "averages_on_host": False,
             # sampling: 250 steps of the SDE, 250 evaluations of the ODE or one less
             "guidance": 1.5,
             "guided_channels": 3,  # of the four; the official code guides no more
@@ -82,6 +85,7 @@ def network(config: ConfigDict, num_classes: int) -> DiT:
         depth=config.depth,
         heads=config.heads,
         num_classes=num_classes,
+        remat=glue.remat(config.remat),
         dtype=jnp.bfloat16 if config.bfloat16 else jnp.float32,
     )
 

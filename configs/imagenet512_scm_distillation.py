@@ -49,7 +49,13 @@ def build(config: ConfigDict) -> Experiment:
     source = imagenet.latents(config)
     low, high = config.guidance_range
     teacher = imagenet.teacher(config, source, guidance=high)
-    model = imagenet.network(edm2_scm, config, dropout_resolutions=tuple(config.dropout_resolutions), guided=True)
+    model = imagenet.network(
+        edm2_scm,
+        config,
+        dropout_resolutions=tuple(config.dropout_resolutions),
+        guided=True,
+        remat=glue.remat(config.remat),
+    )
     path = scaled(trig, config.sigma_data)
     init = glue.weighted_initialiser(model, source)
 
@@ -87,6 +93,7 @@ def build(config: ConfigDict) -> Experiment:
         init=init,
         initial=initial if config.teacher_run else None,
         frozen=teacher.params,
+        frozen_like=teacher.like,
         objective=objective,
         optimizer=imagenet.edm2_optimizer(config, eps=config.adam_eps),
         **imagenet.power_averages(config),

@@ -41,6 +41,7 @@ def get_config(size: str = "S") -> ConfigDict:
             "distill": False,
             "guidance": 1.0,
             "bfloat16": False,
+            "remat": "none",
             "batch_size": 2048,
             "steps": 400_000,
             "dropout_resolutions": (16, 8),
@@ -66,7 +67,8 @@ def build(config: ConfigDict) -> Experiment:
 
 def experiment(config: ConfigDict, source: data.Source) -> Experiment:
     """The same on any examples, images or latents."""
-    model = imagenet.network(edm2_scm, config, dropout_resolutions=tuple(config.dropout_resolutions))
+    dropout = {"dropout_resolutions": tuple(config.dropout_resolutions)}
+    model = imagenet.network(edm2_scm, config, remat=glue.remat(config.remat), **dropout)
     teacher = imagenet.teacher(config, source, guidance=config.guidance)
     path = scaled(trig, config.sigma_data)
     init = glue.weighted_initialiser(model, source)
@@ -106,6 +108,7 @@ def experiment(config: ConfigDict, source: data.Source) -> Experiment:
         init=init,
         initial=initial if config.teacher_run else None,
         frozen=teacher.params if config.distill else lambda: None,
+        frozen_like=teacher.like if config.distill else None,
         objective=objective,
         optimizer=imagenet.edm2_optimizer(config, eps=config.adam_eps),
         **imagenet.power_averages(config),

@@ -38,6 +38,7 @@ def get_config(size: str = "S") -> ConfigDict:
     config.update(imagenet.preset(SIZES, size))
     config.update(
         {
+            "remat": "none",
             "batch_size": 2048,
             "mean": -0.8,
             "std": 1.6,
@@ -55,7 +56,7 @@ def get_config(size: str = "S") -> ConfigDict:
 
 def network(config: ConfigDict) -> EDM2UNet:
     """The U-Net, which sCM has too but for its dropout."""
-    return imagenet.network(edm2_scm, config, dropout_resolutions=None)
+    return imagenet.network(edm2_scm, config, dropout_resolutions=None, remat=glue.remat(config.remat))
 
 
 def build(config: ConfigDict) -> Experiment:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 import data
@@ -198,7 +199,9 @@ def latent_data(space: Space, *, seed: int, batch_size: int, num_classes: int | 
         labels = {"label": batch["label"]} if fields["num_classes"] else {}
         return {"image": data.to_model_scale(z, space.scale), **labels}
 
-    return {**fields, "prepare": prepare}
+    latent = jax.ShapeDtypeStruct((batch_size, *space.source.shape), jnp.float32)
+    like = {**fields["batch_like"], "image": latent, "logvar": latent}
+    return {**fields, "prepare": prepare, "batch_like": like}
 
 
 def decoded(samplers: Iterable[train.Sampler], space: Space) -> tuple[train.Sampler, ...]:

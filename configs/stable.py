@@ -51,7 +51,7 @@ def common() -> ConfigDict:
             "teacher": "",
             "v_prediction": False,
             "bfloat16": True,  # float16 in the papers
-            "remat": True,
+            "remat": "full",
             # one step of the teacher's DDIM
             "solver_steps": 50,
             # AdamW
@@ -93,7 +93,7 @@ def network(config: ConfigDict) -> StableUNet:
                 raise ValueError(
                     f"{scheduler} says prediction_type={there!r}, this run {here!r}; change --config.v_prediction"
                 )
-    return model.clone(dtype=jnp.bfloat16 if config.bfloat16 else jnp.float32, remat=config.remat)
+    return model.clone(dtype=jnp.bfloat16 if config.bfloat16 else jnp.float32, remat=glue.remat(config.remat))
 
 
 def _folder(config: ConfigDict) -> Path:
@@ -291,4 +291,5 @@ def fields(
         "checkpoint_every": config.checkpoint_every,
         **run_data,
         "prepare": lambda key, batch: batch,
+        "batch_like": None,
     }

@@ -4,9 +4,11 @@ A student gives a workdir; the run in it is rebuilt from its own config and chec
 """
 
 from collections.abc import Callable, Sequence
+from pathlib import Path as FilePath
 from typing import Any, NamedTuple
 
 import jax
+from ml_collections import ConfigDict
 
 import data
 import eval as evaluation
@@ -63,10 +65,17 @@ class Flow(NamedTuple):
 
 
 class Teacher(NamedTuple):
-    """A trained diffusion model: how its denoiser is made of its network's parameters, and how they are read."""
+    """A trained diffusion model: how its denoiser is made of its network's parameters, and how they are read.
+
+    Attributes:
+        diffusion: what it is.
+        params: () -> the parameters of its network.
+        like: () -> their shapes and types; nothing is read.
+    """
 
     diffusion: Diffusion
     params: Callable[[], train.Params]
+    like: Callable[[], train.Params]
 
 
 def teacher(
@@ -82,6 +91,8 @@ def teacher(
 
     Without a workdir the run can be built and looked at, and says what it lacks when it is to be trained. A student
     that `takes_embedding` is built with the noise embedding of a teacher that has its own, `embedding_noise_as`.
+    In place of a workdir a config, such as configs/imagenet512_trigflow.py:XXL, names a teacher that is yet to be
+    trained: the run can be planned for.
 
     Raises:
         FileNotFoundError: if there is no run, or it has no checkpoint, when the parameters are read.
@@ -90,8 +101,9 @@ def teacher(
             class.
     """
     if not workdir:
-        return Teacher(_absent(tuple(shape), num_classes, sigma_data), _no_teacher)
-    config_file, config = evaluation.read_run(workdir)
+        return Teacher(_absent(tuple(shape), num_classes, sigma_data), _no_teacher, _no_teacher)
+    trained = ".py" not in workdir
+    config_file, config = evaluation.read_run(workdir) if trained else _read_config(workdir)
     module = evaluation.load_module(config_file)
     if not hasattr(module, "diffusion"):
         raise ValueError(f"the run in {workdir} is of {config_file.name}, which does not train a diffusion model")
@@ -109,7 +121,17 @@ def teacher(
         )
     if guidance != 1 and not diffusion.guidable:
         raise ValueError(f"guidance {guidance} needs a teacher trained with label_dropout, {workdir} was not")
-    return Teacher(diffusion, lambda: diffusion.network(train.restore_average(workdir, diffusion.average)[0]))
+
+    def params() -> train.Params:
+        if not trained:
+            _no_teacher()
+        return diffusion.network(train.restore_average(workdir, diffusion.average)[0])
+
+    def like() -> train.Params:
+        init = module.build(config).init
+        return diffusion.network(jax.eval_shape(init, jax.random.key(0)))
+
+    return Teacher(diffusion, params, like)
 
 
 def embedding_noise_as(teacher: Teacher, model: ADMUNet | EDM2UNet | SongUNet) -> Any:
@@ -156,6 +178,14 @@ def extended_start(
     check_initial(trained, jax.eval_shape(told_the_same, jax.random.key(0)))
     given = dict(jax.tree_util.tree_leaves_with_path(trained))
     return jax.tree_util.tree_map_with_path(lambda path, leaf: given.get(path, leaf), initial)
+
+
+def _read_config(name: str) -> tuple[FilePath, ConfigDict]:
+    """The file and the values of a config given as FILE.py or FILE.py:SIZE."""
+    stem, _, size = name.partition(".py")
+    file = FilePath(f"{stem}.py")
+    get_config = evaluation.load_module(file).get_config
+    return file, get_config(size.removeprefix(":")) if size else get_config()
 
 
 def _absent(shape: tuple[int, ...], num_classes: int, sigma_data: float) -> Diffusion:

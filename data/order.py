@@ -29,6 +29,7 @@ def batches(
     start_step: int = 0,
     rows: Sequence[int] | None = None,
     num_threads: int = 8,
+    num_processes: int = 0,
 ) -> Iterator[Batch]:
     """Endless batches of uint8 [B, height, width, channels] images and, if there are any, int32 [B] labels.
 
@@ -42,13 +43,17 @@ def batches(
         start_step: index of the first batch, the number of steps already trained.
         rows: this process's rows of the global batch, for example range(64, 128); None is all.
         num_threads: threads that read ahead, each one batch; as many batches wait in memory.
+        num_processes: processes that read ahead in place of this one, each with as many threads; 0 for none. They pay
+            where decoding holds Python's lock, and take some seconds to start. Batches are the same.
 
     Raises:
-        ValueError: an empty source, `batch_size` outside 1 .. len(source), a negative `seed` or `start_step`,
-            no `rows` or some outside the batch, `num_threads` below 1.
+        ValueError: an empty source, `batch_size` outside 1 .. len(source), a negative `seed`, `start_step` or
+            `num_processes`, no `rows` or some outside the batch, `num_threads` below 1.
     """
     count = len(source)
     rows = _check_arguments(source, seed, batch_size, start_step, rows, num_threads)
+    if num_processes < 0:
+        raise ValueError(f"num_processes is {num_processes}, it must not be negative")
     import grain  # here, because it takes as long to import as jax
 
     order = endless_order(count, seed=seed)
@@ -60,7 +65,14 @@ def batches(
     # Copying rows in memory takes less time than handing the work to a thread.
     threads = 0 if isinstance(source, ArraySource) else num_threads
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads)
-    return iter(grain.MapDataset.range(start_step, sys.maxsize).map(read).to_iter_dataset(options))
+    dataset = grain.MapDataset.range(start_step, sys.maxsize).map(read).to_iter_dataset(options)
+    if num_processes:
+        from absl import flags
+
+        if not flags.FLAGS.is_parsed():  # grain's processes look at its flags, which programs without flags never parse
+            flags.FLAGS(sys.argv[:1])
+        dataset = dataset.mp_prefetch(grain.MultiprocessingOptions(num_workers=num_processes))
+    return iter(dataset)
 
 
 def endless_order(count: int, *, seed: int) -> grain.MapDataset[int]:

@@ -15,6 +15,8 @@ from jax.nn.initializers import Initializer, xavier_uniform
 from jax.typing import DTypeLike
 from jaxtyping import Float
 
+from .spread import keep_examples
+
 Attention: TypeAlias = Callable[[Array, Array, Array], Array]
 """`attention(q, k, v)` with three arrays [B, L, H, D] -> [B, L, H, D]."""
 
@@ -47,7 +49,7 @@ class SelfAttention(nn.Module):
         """Attend, then project back to the width of `x`."""
         batch, length, width = x.shape
         dense = partial(nn.Dense, dtype=self.dtype, precision=self.precision)
-        qkv = dense(3 * width, kernel_init=self.qkv_init, name="qkv")(x)
+        qkv = keep_examples(dense(3 * width, kernel_init=self.qkv_init, name="qkv")(x))
         q, k, v = jnp.moveaxis(qkv.reshape(batch, length, 3, self.heads, width // self.heads), 2, 0)
         out = self.attention(q, k, v).reshape(batch, length, width)
         return dense(width, kernel_init=self.proj_init, name="proj")(out)

@@ -17,6 +17,8 @@ from .conditioning import Conditioning
 from .embeddings import grid_positions
 from .net import check_conditions
 from .pixel_norm import pixel_norm
+from .remat import Remat, keep_all
+from .spread import keep_examples
 
 xavier, zeros = nn.initializers.xavier_uniform(), nn.initializers.zeros
 
@@ -57,7 +59,7 @@ class DiT(nn.Module):
         double_norm: give the modulating scales and shifts unit mean square over the features (sCM).
         dropout: rate on the output of each attention and MLP branch while training; key `dropout`.
         time_scale: factor on t and s before their embedding (SiT 1; DiT's integer steps 1000).
-        remat: recompute each block in the backward pass instead of keeping its activations.
+        remat: what of each block the backward pass computes again, one of remat.py's.
         unroll: blocks in one iteration of the scan; more of them compile longer and, on a CPU, run faster.
         dtype: compute dtype of the blocks; embeddings, modulation and the last layer stay float32.
         attention: function (q, k, v) -> out over [B, L, H, D].
@@ -75,7 +77,7 @@ class DiT(nn.Module):
     double_norm: bool = False
     dropout: float = 0.0
     time_scale: float = 1.0
-    remat: bool = False
+    remat: Remat = keep_all
     unroll: int = 1
     dtype: DTypeLike = jnp.float32
     attention: Attention = softmax_attention
@@ -112,7 +114,7 @@ class DiT(nn.Module):
         h += grid_positions(height // self.patch, width // self.patch, self.width).astype(h.dtype)
 
         # Inside a scan nothing can be merged across iterations, so the barrier of remat only costs.
-        block = nn.remat(Block, prevent_cse=False) if self.remat else Block
+        block = self.remat(Block, prevent_cse=False)
         blocks = nn.scan(
             block,
             variable_axes={"params": 0},
@@ -162,13 +164,13 @@ class Block(nn.Module):
 
         branch = _modulate(h, shift_attention, scale_attention, self.double_norm).astype(self.dtype)
         branch = SelfAttention(self.heads, self.attention, dtype=self.dtype, name="self_attention")(branch)
-        h += gate_attention.astype(self.dtype) * drop(branch)
+        h = keep_examples(h + gate_attention.astype(self.dtype) * drop(branch))
 
         branch = _modulate(h, shift_mlp, scale_mlp, self.double_norm).astype(self.dtype)
         branch = nn.Dense(self.mlp_ratio * width, kernel_init=xavier, dtype=self.dtype, name="mlp0")(branch)
+        branch = keep_examples(branch)
         branch = nn.Dense(width, kernel_init=xavier, dtype=self.dtype, name="mlp1")(nn.gelu(branch))
-        h += gate_mlp.astype(self.dtype) * drop(branch)
-        return h, None
+        return keep_examples(h + gate_mlp.astype(self.dtype) * drop(branch)), None
 
 
 def _modulation(condition: Array, parts: int, width: int, double_norm: bool) -> list[Array]:

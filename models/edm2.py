@@ -27,6 +27,7 @@ from .edm2_blocks import (
 )
 from .embeddings import fourier_frequencies
 from .net import check_conditions
+from .remat import Remat, keep_all
 from .unet_blocks import downsample, upsample
 
 EDM2_SIZES = {"XS": 128, "S": 192, "M": 256, "L": 320, "XL": 384, "XXL": 448}
@@ -57,7 +58,7 @@ class EDM2UNet(nn.Module):
         double_norm: let the embedding scale by vectors of unit mean square in each block, after a norm (sCM).
         dropout: rate in blocks while training; key `dropout`.
         dropout_resolutions: image heights at which blocks have dropout; None for all.
-        remat: recompute each block in the backward pass instead of keeping its activations.
+        remat: what of each block the backward pass computes again, one of remat.py's.
         dtype: compute dtype of the blocks; embeddings and the last convolution stay float32 where it is lower.
         attention: function (q, k, v) -> out over [B, L, H, D].
     """
@@ -74,7 +75,7 @@ class EDM2UNet(nn.Module):
     double_norm: bool = False
     dropout: float = 0.0
     dropout_resolutions: tuple[int, ...] | None = None
-    remat: bool = False
+    remat: Remat = keep_all
     dtype: DTypeLike = jnp.float32
     attention: Attention = softmax_attention
 
@@ -112,7 +113,7 @@ class EDM2UNet(nn.Module):
         if rows % factor or columns % factor:
             raise ValueError(f"image of {rows}x{columns} pixels is not divisible by {factor}, the coarsest scale")
         embedding = self._embed(t, labels, s, w)
-        layer = nn.remat(EDM2Block) if self.remat else EDM2Block
+        layer = self.remat(EDM2Block)
 
         def block(
             name: str,
@@ -202,7 +203,7 @@ def edm2(
     guided: bool = False,
     dropout: float = 0.0,
     dropout_resolutions: tuple[int, ...] | None = None,
-    remat: bool = False,
+    remat: Remat = keep_all,
     dtype: DTypeLike = jnp.float32,
 ) -> EDM2UNet:
     """EDM2 with its random Fourier embedding. The defaults are size S; 1000 classes make it the published one.
@@ -240,7 +241,7 @@ def edm2_scm(
     guided: bool = False,
     dropout: float = 0.0,
     dropout_resolutions: tuple[int, ...] | None = (16, 8),
-    remat: bool = False,
+    remat: Remat = keep_all,
     dtype: DTypeLike = jnp.float32,
 ) -> EDM2UNet:
     """EDM2 as sCM changes it: positional embedding of the angle t, double normalisation, dropout up to 16 pixels.

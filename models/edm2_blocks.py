@@ -24,6 +24,7 @@ from .attention import Attention
 from .embeddings import edm_positional
 from .net import at_least_float32
 from .pixel_norm import pixel_norm
+from .spread import keep_examples
 
 
 class EDM2Block(nn.Module):
@@ -125,9 +126,10 @@ class MPConv(nn.Module):
         x, weight = x.astype(self.dtype), weight.astype(self.dtype)
         if not self.kernel:
             return x @ weight
-        return jax.lax.conv_general_dilated(
+        out = jax.lax.conv_general_dilated(
             x, weight, window_strides=(1, 1), padding="SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
         )
+        return keep_examples(out)
 
 
 def normalize(a: Float[Array, "..."], axis: int | tuple[int, ...]) -> Float[Array, "..."]:

@@ -5,6 +5,7 @@ Told the length h = t - s of the interval and not t: how noisy x is it sees itse
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -18,6 +19,8 @@ from jaxtyping import Float, Float32, Integer
 from .attention import Attention, softmax_attention
 from .dit import Size, patchify, unpatchify
 from .embeddings import sinusoidal
+from .remat import Remat, keep_all
+from .spread import keep_examples
 
 FREQUENCY_FEATURES = 256
 HEAD_DEPTH = 8
@@ -57,7 +60,7 @@ class InContextDiT(nn.Module):
         num_classes: labels lie in [0, num_classes], and `num_classes` itself is the null class; 0 for none.
         tokens: tokens of each condition.
         init_scale: c of the blocks' initial weights, of standard deviation c / sqrt(inputs).
-        remat: recompute each block in the backward pass instead of keeping its activations.
+        remat: what of each block the backward pass computes again, one of remat.py's.
         unroll: blocks in one iteration of the scans.
         dtype: compute dtype of the blocks; embeddings, norms and the last layers stay float32.
         attention: function (q, k, v) -> out over [B, L, H, D], with a forward-mode derivative.
@@ -71,7 +74,7 @@ class InContextDiT(nn.Module):
     num_classes: int = 0
     tokens: Tokens = Tokens()
     init_scale: float = 0.32
-    remat: bool = False
+    remat: Remat = keep_all
     unroll: int = 1
     dtype: DTypeLike = jnp.float32
     attention: Attention = softmax_attention
@@ -145,14 +148,14 @@ class _Blocks(nn.Module):
     length: int
     heads: int
     init_scale: float
-    remat: bool
+    remat: Remat
     unroll: int
     dtype: DTypeLike
     attention: Attention
 
     @nn.compact
     def __call__(self, x: Float[Array, "batch length width"]) -> Float[Array, "batch length width"]:
-        block = nn.remat(_Block, prevent_cse=False) if self.remat else _Block
+        block = self.remat(_Block, prevent_cse=False)
         blocks = nn.scan(
             block,
             variable_axes={"params": 0},
@@ -176,8 +179,9 @@ class _Block(nn.Module):
         batch, length, width = x.shape
         features = width // self.heads
 
-        def linear(name: str, features: int) -> nn.Dense:
-            return _dense(features, self.init_scale, self.dtype, name)
+        def linear(name: str, features: int) -> Callable[[Array], Array]:
+            layer = _dense(features, self.init_scale, self.dtype, name)
+            return lambda h: keep_examples(layer(h))
 
         def gate(name: str) -> Array:
             return self.param(name, nn.initializers.zeros, (width,)).astype(self.dtype)

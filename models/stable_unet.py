@@ -12,6 +12,7 @@ from .adm_blocks import conv, dense, zeros
 from .attention import Attention, softmax_attention
 from .embeddings import sinusoidal
 from .net import check_conditions
+from .remat import Remat, keep_all
 from .stable_unet_blocks import ResidualBlock, TextTransformer, group_norm, halve
 
 
@@ -38,7 +39,7 @@ class StableUNet(nn.Module):
         second_time: whether the network takes a second time s, embedded like t.
         guided: whether the network takes a guidance scale w, embedded by sinusoids of w, of frequency 1 and below.
         dropout: rate in the residual blocks while training; key `dropout`.
-        remat: recompute each block in the backward pass instead of keeping its activations.
+        remat: what of each block the backward pass computes again, one of remat.py's.
         dtype: compute dtype of the blocks; embeddings and the last convolution stay float32.
         attention: function (q, k, v) -> out over [B, L, H, D]; to text, keys and values have another L than queries.
     """
@@ -53,7 +54,7 @@ class StableUNet(nn.Module):
     second_time: bool = False
     guided: bool = False
     dropout: float = 0.0
-    remat: bool = False
+    remat: Remat = keep_all
     dtype: DTypeLike = jnp.float32
     attention: Attention = softmax_attention
 
@@ -86,8 +87,8 @@ class StableUNet(nn.Module):
         self._check(x, text)
         embedding = nn.silu(self._embed(t, s, w))
         text = text.astype(self.dtype)
-        residual = nn.remat(ResidualBlock) if self.remat else ResidualBlock
-        transformer = nn.remat(TextTransformer) if self.remat else TextTransformer
+        residual = self.remat(ResidualBlock)
+        transformer = self.remat(TextTransformer)
         levels = range(len(self.channels))
 
         def block(name: str, h: Array, level: int) -> Array:

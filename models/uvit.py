@@ -11,6 +11,7 @@ from jaxtyping import Float, Float32, Integer
 from .attention import Attention, softmax_attention
 from .conditioning import Conditioning
 from .net import check_conditions
+from .remat import Remat, keep_all
 from .unet_blocks import group_norm
 from .uvit_blocks import ResidualBlock, TransformerBlock, zeros
 
@@ -48,7 +49,7 @@ class UViT(nn.Module):
         guided: whether the network takes a guidance scale w.
         dropout: rate in transformer blocks while training, and there alone; key `dropout`.
         time_scale: factor on t and s before their embedding.
-        remat: recompute each block in the backward pass instead of keeping its activations.
+        remat: what of each block the backward pass computes again, one of remat.py's.
         dtype: compute dtype of the blocks; embeddings and the last convolution stay float32.
         attention: function (q, k, v) -> out over [B, L, H, D].
     """
@@ -65,7 +66,7 @@ class UViT(nn.Module):
     guided: bool = False
     dropout: float = 0.0
     time_scale: float = 1.0
-    remat: bool = False
+    remat: Remat = keep_all
     dtype: DTypeLike = jnp.float32
     attention: Attention = softmax_attention
 
@@ -90,7 +91,7 @@ class UViT(nn.Module):
         self._check(x)
         conditioning = Conditioning(self.embedding_width, self.num_classes, self.time_scale, name="conditioning")
         embedding = nn.silu(conditioning(t, labels, s, w))
-        residual_block = nn.remat(ResidualBlock) if self.remat else ResidualBlock
+        residual_block = self.remat(ResidualBlock)
         channels = [*(self.channels * multiplier for multiplier in self.multipliers), self.width]
         levels = range(len(self.multipliers))
 
@@ -118,7 +119,7 @@ class UViT(nn.Module):
         positions = self.param("positions", nn.initializers.normal(0.01), h.shape[1:])
         tokens = (h + positions.astype(h.dtype)).reshape(h.shape[0], -1, self.width)
         # Inside a scan nothing can be merged across iterations, so the barrier of remat only costs.
-        block = nn.remat(TransformerBlock, prevent_cse=False) if self.remat else TransformerBlock
+        block = self.remat(TransformerBlock, prevent_cse=False)
         blocks = nn.scan(
             block,
             variable_axes={"params": 0},

@@ -1,6 +1,6 @@
 """One trainer for every method: state, sharded step, loop, averages, schedules, checkpoints, logs."""
 
-from . import averages, posthoc, schedules
+from . import averages, plan_text, posthoc, schedules
 from .agreement import check_alike, gather_texts, is_first
 from .check import check, count_parameters
 from .checkpoint import SaveError
@@ -10,14 +10,16 @@ from .finite import NonFiniteError
 from .log import read_log
 from .loop import Finished, fit
 from .memory import OutOfMemory
+from .plan import Plan, largest_batch, plan
 from .processes import Processes, find_processes, start_processes
 from .progress import say, unread_output
 from .refusal import Refused
 from .restoring import PARTS, Resume
 from .sharding import batch_sharding, check_batch_size, make_mesh, replicated, state_shardings
 from .snapshots import restore_or_reconstruct
-from .state import State, init_state, place_state
+from .state import State, init_state, place_state, state_like
 from .step import make_step
+from .topology import topology_devices
 from .weights import restore_average
 from .workdir import Record, circumstances, write_record
 
@@ -31,6 +33,7 @@ __all__ = [
     "OutOfMemory",
     "Params",
     "Periodic",
+    "Plan",
     "Processes",
     "Record",
     "Refused",
@@ -52,9 +55,12 @@ __all__ = [
     "gather_texts",
     "init_state",
     "is_first",
+    "largest_batch",
     "make_mesh",
     "make_step",
     "place_state",
+    "plan",
+    "plan_text",
     "posthoc",
     "read_log",
     "replicated",
@@ -63,7 +69,9 @@ __all__ = [
     "say",
     "schedules",
     "start_processes",
+    "state_like",
     "state_shardings",
+    "topology_devices",
     "unread_output",
     "validate",
     "write_record",

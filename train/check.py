@@ -9,7 +9,7 @@ import numpy as np
 
 from .experiment import Experiment, validate
 from .feeding import global_batches
-from .sharding import make_mesh, replicated
+from .sharding import make_mesh, state_shardings
 from .state import place_state
 from .step import make_step
 
@@ -51,9 +51,10 @@ def check(experiment: Experiment) -> Facts:
         ValueError: for a batch that the devices do not divide.
     """
     validate(experiment)
-    mesh = make_mesh(fsdp=experiment.fsdp)
+    mesh = make_mesh(fsdp=experiment.fsdp, tensor=experiment.tensor)
     batches = chain([next(reader := global_batches(experiment, mesh, 0))], reader)
-    frozen = jax.device_put(experiment.frozen(), replicated(mesh))
+    frozen = experiment.frozen()
+    frozen = jax.device_put(frozen, state_shardings(mesh, frozen))
     state = place_state(experiment, mesh)
 
     state_bytes = sum(

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
+import jax
 import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
@@ -93,7 +94,11 @@ class Experiment(NamedTuple):
         frozen: () -> parameters that are never trained, or None; read when training starts, and only then.
         initial: () -> parameters to start from instead of those of `init`, of the same shapes, or None.
         accumulate: micro-batches per step.
-        fsdp: devices that share one copy of parameters and optimizer.
+        fsdp: devices that share one copy of parameters, optimizer and averages.
+        tensor: devices that share the blocks of a DiT and take the same examples.
+        averages_on_host: keep averages in the memory of the host; each step fetches and returns them.
+        batch_like: shapes and types of a global batch, where they are known before any is read.
+        frozen_like: () -> shapes and types of `frozen`, where they are known before it is read.
         periodic: things to do every so many steps.
         log_every: steps between rows of train.jsonl.
         checkpoint_every: steps between checkpoints; one more is written at the end.
@@ -122,6 +127,10 @@ class Experiment(NamedTuple):
     initial: Callable[[], Params] | None = None
     accumulate: int = 1
     fsdp: int = 1
+    tensor: int = 1
+    averages_on_host: bool = False
+    batch_like: Mapping[str, jax.ShapeDtypeStruct] | None = None
+    frozen_like: Callable[[], Any] | None = None
     periodic: tuple[Periodic, ...] = ()
     log_every: int = 50
     checkpoint_every: int = 1000
@@ -157,4 +166,7 @@ def validate(experiment: Experiment) -> None:
             raise ValueError(f"something periodic reads the average {unknown[0]!r}; there are: {', '.join(choices)}")
     if experiment.judged_average not in choices:
         raise ValueError(f"judged_average is {experiment.judged_average!r}; there are: {', '.join(choices)}")
-    check_batch_size(experiment.batch_size, accumulate=experiment.accumulate)
+    if experiment.tensor < 1:
+        raise ValueError(f"tensor must be at least 1, got {experiment.tensor}")
+    spread = max(jax.device_count() // experiment.tensor, 1)
+    check_batch_size(experiment.batch_size, accumulate=experiment.accumulate, devices=spread)

@@ -21,7 +21,7 @@ from .memory import explaining_memory
 from .progress import progress, say
 from .restoring import Resume, starting_state
 from .rollback import check_step, set_newer_aside
-from .sharding import make_mesh, replicated
+from .sharding import make_mesh, state_shardings
 from .starts import report_start, steps_lost
 from .state import State
 from .step import make_step
@@ -69,7 +69,7 @@ def fit(
         ValueError: for a batch that the devices do not divide.
     """
     validate(experiment)
-    mesh = make_mesh(fsdp=experiment.fsdp)
+    mesh = make_mesh(fsdp=experiment.fsdp, tensor=experiment.tensor)
     keep_snapshots = (
         checkpoint.open_checkpoints(workdir / "snapshots", keep=None) if experiment.snapshot_every else nullcontext()
     )
@@ -118,7 +118,8 @@ def train_from(
     step = first_step = int(state.step)
     step_fn = make_step(experiment, mesh)
     batches = global_batches(experiment, mesh, first_step)
-    frozen = jax.device_put(experiment.frozen(), replicated(mesh))
+    frozen = experiment.frozen()
+    frozen = jax.device_put(frozen, state_shardings(mesh, frozen))
     asked_to_stop = stop_of_any(mesh, delay=STEPS_IN_FLIGHT)
     alone = jax.process_count() == 1
     lost = steps_lost(workdir, first_step)

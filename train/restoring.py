@@ -15,8 +15,7 @@ from .experiment import Experiment
 from .progress import say
 from .refusal import Refused
 from .rollback import set_newer_aside
-from .sharding import state_shardings
-from .state import State, init_state, place_state
+from .state import State, place_state, shardings_of, state_like
 from .workdir import check_fingerprint
 
 PARTS = {"optimizer": "opt_state", "averages": "averages"}
@@ -83,9 +82,7 @@ def restore_state(experiment: Experiment, mesh: Mesh, checkpoints: Checkpoints, 
         Refused: it is not of this network, optimizer or data.
     """
     unread = {PARTS[part] for part in resume.reset}
-    abstract = jax.eval_shape(lambda: init_state(experiment))
-    shardings = state_shardings(mesh, abstract)
-    like = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), abstract, shardings)
+    like = state_like(experiment, mesh)
     wanted = {name: value for name, value in like._asdict().items() if name not in unread}
     facts = checkpoint.read_facts(checkpoints, step)
     if not resume.data_change:
@@ -102,7 +99,7 @@ def restore_state(experiment: Experiment, mesh: Mesh, checkpoints: Checkpoints, 
         }
         return State(**tree, **{name: fresh[name]() for name in unread})
 
-    return jax.jit(complete, out_shardings=shardings)(tree)
+    return jax.jit(complete, out_shardings=shardings_of(like))(tree)
 
 
 def _set_aside(workdir: Path, step: int) -> None:

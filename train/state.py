@@ -8,7 +8,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Int
 
 from .experiment import Experiment
-from .sharding import state_shardings
+from .sharding import on_host, state_shardings
 
 
 class State(NamedTuple):
@@ -27,10 +27,24 @@ class State(NamedTuple):
     averages: dict[str, Any]
 
 
-def place_state(experiment: Experiment, mesh: Mesh) -> State:
-    """The state before the first step, on its devices."""
+def state_like(experiment: Experiment, mesh: Mesh) -> State:
+    """Shapes and types of the state, and where its parts lie."""
     abstract = jax.eval_shape(lambda: init_state(experiment))
     shardings = state_shardings(mesh, abstract)
+    if experiment.averages_on_host:
+        shardings = shardings._replace(averages=on_host(shardings.averages))
+    return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), abstract, shardings)
+
+
+def shardings_of(tree: Any) -> Any:
+    """Where the parts of a tree lie."""
+    return jax.tree.map(lambda x: x.sharding, tree)
+
+
+def place_state(experiment: Experiment, mesh: Mesh) -> State:
+    """The state before the first step, on its devices."""
+    abstract = state_like(experiment, mesh)
+    shardings = shardings_of(abstract)
     if experiment.initial is None:
         return jax.jit(lambda: init_state(experiment), out_shardings=shardings)()
     params = experiment.initial()

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 from .averages import update
 from .experiment import Batch, Context, Experiment, Key, Params, PerExample
 from .sharding import batch_sharding, replicated, state_shardings
-from .state import State, init_state
+from .state import State, shardings_of, state_like
 
 NOISE_QUARTERS = 4
 
@@ -24,12 +24,19 @@ def make_step(experiment: Experiment, mesh: Mesh) -> Wrapped:
     Randomness is fold_in(seed, step), and jax draws the same numbers however the batch is sharded, so a step is a
     function of (state, batch) alone on any number of devices.
     """
-    shardings = state_shardings(mesh, jax.eval_shape(lambda: init_state(experiment)))
+    like = state_like(experiment, mesh)
 
     def step(state: State, batch: Batch, frozen: Any) -> tuple[State, dict[str, Float[Array, ""]]]:
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):  # for networks that say where their examples are
+            return unplaced_step(state, batch, frozen)
+
+    def unplaced_step(state: State, batch: Batch, frozen: Any) -> tuple[State, dict[str, Float[Array, ""]]]:
         key = jax.random.fold_in(jax.random.key(experiment.seed), state.step)
         key_prepare, key_loss = jax.random.split(key)
-        context = Context(step=state.step, frozen=frozen, averages=state.averages)
+        old_averages = state.averages
+        if experiment.averages_on_host:
+            old_averages = jax.device_put(old_averages, state_shardings(mesh, like.averages))
+        context = Context(step=state.step, frozen=frozen, averages=old_averages)
         batch = experiment.prepare(key_prepare, batch)
 
         gradient, (losses, metrics) = accumulated_gradient(
@@ -41,7 +48,7 @@ def make_step(experiment: Experiment, mesh: Mesh) -> Wrapped:
         )
         updates, opt_state = experiment.optimizer.update(gradient, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        averages = update(state.averages, experiment.averages, params, state.step)
+        averages = update(old_averages, experiment.averages, params, state.step)
 
         scalars = {
             "loss": losses.mean(),
@@ -53,6 +60,7 @@ def make_step(experiment: Experiment, mesh: Mesh) -> Wrapped:
             scalars |= by_noise_level(losses, metrics["t"])
         return State(state.step + 1, params, opt_state, averages), scalars
 
+    shardings = shardings_of(like)
     return jax.jit(
         step,
         donate_argnums=0,

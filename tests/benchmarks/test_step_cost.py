@@ -7,6 +7,7 @@ import pytest
 from benchmarks.step_cost import Cost, cost, programs, rows_of, table
 from benchmarks.step_recipes import BASELINE, RECIPES
 from models import DiT
+from train.chips import chip_of
 
 ASKED = (BASELINE, "MeanFlow, s < t in all", "MeanFlow, s < t in 1/4", "Shortcut, 1/8", "Consistency-FM")
 WIDTH, TOKENS, BATCH, DEPTH = 64, 64, 8, 2
@@ -57,3 +58,10 @@ def test_rows_are_multiples_of_the_baseline():
     assert rows[1]["temporary_bytes_ratio"] == 0.5
     assert rows[1]["seconds"] is rows[1]["seconds_ratio"] is None
     assert table(rows, "title").row_count == 2
+
+
+def test_operations_and_time_give_the_share_of_a_known_chip():
+    chip = chip_of("NVIDIA H200")
+    assert chip is not None
+    (row,) = rows_of({BASELINE: Cost(chip.flops, 4.0, 8.0)}, {BASELINE: 2.0}, chip)
+    assert row["mfu"] == 0.5

@@ -64,7 +64,7 @@ def teacher(tmp_path, settings, monkeypatch):
 
 
 def config_of(name, folder, teacher, rank=None, **changes):
-    config = small(name, teacher=str(teacher), data=str(folder), bfloat16=False, remat=False)
+    config = small(name, teacher=str(teacher), data=str(folder), bfloat16=False, remat="none")
     for field, value in (TINY | ({} if rank is None else {"lora_rank": rank})).items():
         if field in config:
             config[field] = value

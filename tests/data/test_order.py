@@ -1,4 +1,5 @@
 import gc
+import os
 import subprocess
 import sys
 import threading
@@ -31,6 +32,21 @@ class Streamed:
 
     def __getitem__(self, index):
         return Example(image=np.zeros((2, 2, 1), np.uint8), label=np.int32(index))
+
+
+PROCESSES = """
+from itertools import islice
+from data.order import batches
+from tests.data.test_order import Streamed
+
+if __name__ == "__main__":
+    def labels(**arguments):
+        read = batches(Streamed(), seed=3, batch_size=5, start_step=4, **arguments)
+        return [batch["label"].tolist() for batch in islice(read, 7)]
+
+    assert labels(num_processes=2, num_threads=1) == labels()
+    print("alike")
+"""
 
 
 def labels(source, steps, **arguments):
@@ -96,6 +112,7 @@ def test_a_batch_may_hold_the_whole_data_set_but_no_more():
         ({"start_step": -1}, r"start_step is -1, it must not be negative"),
         ({"seed": -1}, r"seed is -1, it must not be negative"),
         ({"num_threads": 0}, r"num_threads is 0, it must be at least 1"),
+        ({"num_processes": -1}, r"num_processes is -1, it must not be negative"),
         (
             {"rows": range(9)},
             r"rows is range\(0, 9\), it must be some of the batch's rows 0 .. 7",
@@ -151,3 +168,14 @@ def test_a_program_that_stops_reading_ends_at_once_and_silently():
         [sys.executable, "-W", "error", "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60
     )
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+
+
+@pytest.mark.slow
+def test_processes_that_read_ahead_give_the_same_batches(tmp_path):
+    program = tmp_path / "program.py"  # a file, since the processes import the one that starts them
+    program.write_text(PROCESSES)
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
+    done = subprocess.run(
+        [sys.executable, str(program)], env=environment, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.stdout.strip() == "alike", done.stderr

@@ -5,6 +5,7 @@ import pytest
 
 from models.dit import SIZES, DiT, patchify, unpatchify
 from models.embeddings import grid_positions, sinusoidal
+from models.remat import keep_nothing, keep_products
 
 
 @pytest.mark.parametrize(("name", "millions"), [("S", 33), ("B", 130), ("L", 458), ("XL", 675)])
@@ -95,7 +96,8 @@ def test_normalised_shifts_start_at_full_size_and_all_else_as_before():
     assert not np.any(np.asarray(module.apply(variables, *arguments)))
 
 
-def test_rematerialization_changes_no_number(dit, quick_jit):
+@pytest.mark.parametrize("remat", [keep_products, keep_nothing])
+def test_rematerialization_changes_no_number(remat, dit, quick_jit):
     def loss(params, module):
         key = {"dropout": jax.random.key(3)}
         return jnp.sum(module.apply(params, dit.x, dit.t, dit.labels, dit.s, dit.w, train=True, rngs=key) ** 2)
@@ -109,7 +111,7 @@ def test_rematerialization_changes_no_number(dit, quick_jit):
             )
         )(dit.params)
 
-    kept, recomputed = derivatives(dit.module), derivatives(dit.module.clone(remat=True))
+    kept, recomputed = derivatives(dit.module), derivatives(dit.module.clone(remat=remat))
     for a, b in zip(jax.tree.leaves(kept), jax.tree.leaves(recomputed), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5 * float(jnp.abs(a).max()))
 

@@ -24,6 +24,7 @@ from models.edm2_blocks import (
 )
 from models.embeddings import fourier_frequencies
 from models.pixel_norm import pixel_norm
+from models.remat import keep_all, keep_nothing
 
 X, T = jax.random.normal(jax.random.key(0), (4, 4, 4, 3)), jnp.array([0.1, 0.4, 0.8, 1.5])
 LABELS = jnp.array([0, 1, 2, 3])
@@ -265,7 +266,9 @@ def test_recomputation_changes_nothing(randomized, quick_jit):
     def gradient(module, params):
         return jax.grad(lambda params: jnp.sum(jnp.sin(module.apply(params, X, T))))(params)
 
-    kept, recomputed = (quick_jit(partial(gradient, module.clone(remat=remat)))(params) for remat in (False, True))
+    kept, recomputed = (
+        quick_jit(partial(gradient, module.clone(remat=remat)))(params) for remat in (keep_all, keep_nothing)
+    )
     jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5), recomputed, kept)
 
 
