@@ -116,6 +116,7 @@ def main() -> None:
     parser.add_argument("--remat", action="store_true", help="blocks are computed again in the backward pass")
     parser.add_argument("--tpu", help="compile for a TPU, such as v5e:2x4; otherwise for the default device")
     parser.add_argument("--lengths", type=int, nargs="*", default=[64, 256, 512, 1024, 2048, 4096])
+    parser.add_argument("--times_only", action="store_true", help="leave the memory of steps out")
     parser.add_argument("--rounds", type=int, default=5, help="calls that are timed; 0 for none")
     parser.add_argument("--out", type=Path, help="write the tables here as JSON")
     given = parser.parse_args()
@@ -134,18 +135,19 @@ def main() -> None:
 
     memory: list[dict[str, Any]] = []
     console = Console()
-    for recipe in STEPS:
+    for recipe in () if given.times_only else STEPS:
         count = partial(temporary_bytes, recipe, where=SingleDeviceSharding(device), **sizes)
         counted = {name: count(model(attention=attention)) for name, attention in ATTENTIONS.items()}
         memory.append({"recipe": recipe, **counted, "ratio": counted["streamed"] / counted["plain"]})
-        console.print(memory[-1])
+        console.print(f"{recipe}: done")
     tokens = (given.side // given.patch) ** 2
     title = f"temporaries of a step, GB: {device.device_kind}, {tokens} tokens, batch {given.batch}, {dtype.__name__}"
     rows = [
         (r["recipe"], device.platform, f"{r['plain'] / 1e9:.2f}", f"{r['streamed'] / 1e9:.2f}", f"{r['ratio']:.3f}")
         for r in memory
     ]
-    console.print(table(title, ("recipe", "platform", "plain", "streamed", "ratio"), rows))
+    if rows:
+        console.print(table(title, ("recipe", "platform", "plain", "streamed", "ratio"), rows))
 
     times: list[dict[str, Any]] = []
     if given.rounds:

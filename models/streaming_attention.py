@@ -82,7 +82,7 @@ def _backward(*args: Array, kernels: Kernels) -> Sequence[Array]:
     return kernels.backward(*args)
 
 
-def _curvature(*args: Array, kernels: Kernels) -> Sequence[Array]:
+def _curvature(*args: Array, kernels: Kernels | None) -> Sequence[Array]:
     x, first, second = args[:3], args[3:6], args[6:]
     return (jax.jvp(lambda *x: _derivative(x, first), x, second)[1],)
 
@@ -140,10 +140,10 @@ def _lowering(compute: Callable[..., Sequence[Array]], default: Kernels) -> Call
         over = _shared_over(ctx.module_context.axis_context)
         if over is None and not chosen.partitionable:
             chosen = chunked
-        compute_here = partial(compute, kernels=chosen)
+        here: Callable[..., Sequence[Array]] = partial(compute, kernels=chosen)
         if over and not chosen.partitionable:
-            compute_here = _on_each_device(compute_here, over)
-        return mlir.lower_fun(compute_here, multiple_results=True)(ctx, *args)
+            here = _on_each_device(here, over)
+        return mlir.lower_fun(here, multiple_results=True)(ctx, *args)
 
     return lower
 
@@ -292,12 +292,13 @@ def _curvature_transpose(bars: Sequence[Any], *args: Any, kernels: Kernels | Non
     x, first, second = args[:3], args[3:6], args[6:]
     # It is symmetric: whichever of the two directions is known, the cotangent of the other is the gradient of the
     # tangent along the known one.
-    swapped = any(ad.is_undefined_primal(a) for a in first)
-    known = second if swapped else first
+    first_unknown = any(ad.is_undefined_primal(a) for a in first)
+    known = second if first_unknown else first
     outs = jax.vjp(lambda *x: _derivative(x, known), *x)[1](*_dense(bars))
-    unknown = first if swapped else second
-    parts = [[None] * 3, _linear_in(outs, unknown)]
-    return [*parts[0], *(parts[1] if swapped else parts[0]), *(parts[0] if swapped else parts[1])]
+    nothing: list[Array | None] = [None] * 3
+    if first_unknown:
+        return [*nothing, *_linear_in(outs, first), *nothing]
+    return [*nothing, *nothing, *_linear_in(outs, second)]
 
 
 ad.primitive_transposes[tangent_p] = _tangent_transpose

@@ -114,7 +114,8 @@ def backward(
 
     keys = _blocks(k, block), _blocks(v, block), _exists(k, block)
     q_bar, (k_bar, v_bar) = jax.lax.scan(columns, jnp.zeros(queries[0].shape, acc), keys)
-    return tuple(_joined(bar, x).astype(x.dtype) for bar, x in ((q_bar, q), (k_bar, k), (v_bar, v)))
+    q_bar, k_bar, v_bar = (_joined(bar, x).astype(x.dtype) for bar, x in ((q_bar, q), (k_bar, k), (v_bar, v)))
+    return q_bar, k_bar, v_bar
 
 
 chunked = Kernels(forward, dual, backward, partitionable=True)

@@ -28,8 +28,8 @@ BLOCK = 64
 def forward(q: Array, k: Array, v: Array, *, interpret: bool = False) -> tuple[Array, Array]:
     """(o, lse) of `Kernels`."""
     kernel = partial(_forward_kernel, keys=k.shape[1], scale=logit_scale(q.shape[-1]))
-    args, outs = [(q, "block"), (k, "whole"), (v, "whole")], [q, _rows(q)]
-    o, lse = _call(kernel, "streaming_attention", args, outs, interpret)
+    args = [(q, "block"), (k, "whole"), (v, "whole")]
+    o, lse = _call(kernel, "streaming_attention", args, [q, _rows(q)], interpret)
     return _cut(o, q), lse[..., : q.shape[1]]
 
 
@@ -59,7 +59,12 @@ def backward(
 
 
 kernels = Kernels(forward, dual, backward, partitionable=False)
-interpreted = Kernels(*(partial(kernel, interpret=True) for kernel in kernels[:3]), partitionable=True)
+interpreted = Kernels(
+    partial(forward, interpret=True),
+    partial(dual, interpret=True),
+    partial(backward, interpret=True),
+    partitionable=True,
+)
 
 
 # ---- Kernels ---------------------------------------------------------------------------------------------------------
@@ -171,7 +176,7 @@ def _call(
     kernel: Callable[..., None],
     name: str,
     args: Sequence[tuple[Array, str]],
-    outs: Sequence[Array | jax.ShapeDtypeStruct],
+    outs: Sequence[Any],
     interpret: bool,
 ) -> Sequence[Array]:
     """Run a kernel for every block of the first argument, in every example and head."""

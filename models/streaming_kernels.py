@@ -40,6 +40,6 @@ def logit_scale(features: int) -> float:
     return 1 / math.sqrt(features)
 
 
-def accumulator(dtype: DTypeLike) -> DTypeLike:
+def accumulator(dtype: DTypeLike) -> jnp.dtype:
     """The dtype of sums over keys: float32 or wider."""
     return jnp.promote_types(dtype, jnp.float32)

@@ -72,7 +72,12 @@ def backward(
 
 
 kernels = Kernels(forward, dual, backward, partitionable=False)
-interpreted = Kernels(*(partial(kernel, interpret=True) for kernel in kernels[:3]), partitionable=True)
+interpreted = Kernels(
+    partial(forward, interpret=True),
+    partial(dual, interpret=True),
+    partial(backward, interpret=True),
+    partitionable=True,
+)
 
 
 # ---- Kernels ---------------------------------------------------------------------------------------------------------
@@ -117,7 +122,7 @@ def _forward_kernel(q, k, v, o, lse, m, total, sums, *, keys, scale):
     sums[...] = before * sums[...] + _keys(v[...], p.astype(v.dtype))
 
     @pl.when(block == pl.num_programs(3) - 1)
-    def _() -> None:
+    def finish() -> None:
         o[...] = (sums[...] / total[...]).astype(o.dtype)
         lse[...] = m[...] + jnp.log(total[...])
 
@@ -139,7 +144,7 @@ def _dual_kernel(q, q_dot, k, k_dot, v, v_dot, o, lse, o_dot, m, total, mu, sums
     g[...] = before * g[...] + _keys(v[...], p_S_dot) + _keys(v_dot[...], p)
 
     @pl.when(block == pl.num_programs(3) - 1)
-    def _() -> None:
+    def finish() -> None:
         out = sums[...] / total[...]
         o[...] = out.astype(o.dtype)
         lse[...] = m[...] + jnp.log(total[...])
@@ -159,7 +164,7 @@ def _q_bar_kernel(q, o_bar, lse, shift, k, v, q_bar, sums, *, keys, scale):
     sums[...] += _keys(k[...], S_bar.astype(k.dtype))
 
     @pl.when(block == pl.num_programs(3) - 1)
-    def _() -> None:
+    def finish() -> None:
         q_bar[...] = sums[...].astype(q_bar.dtype)
 
 
@@ -170,7 +175,7 @@ def _kv_bar_kernel(q, o_bar, lse, shift, k, v, k_bar, v_bar, k_sums, v_sums, *, 
     v_sums[...] += _queries(o_bar[...], p.astype(o_bar.dtype))
 
     @pl.when(pl.program_id(3) == pl.num_programs(3) - 1)
-    def _() -> None:
+    def finish() -> None:
         k_bar[...] = k_sums[...].astype(k_bar.dtype)
         v_bar[...] = v_sums[...].astype(v_bar.dtype)
 
