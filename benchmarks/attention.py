@@ -15,10 +15,10 @@ import json
 import os
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -51,9 +51,12 @@ def temporary_bytes(name: str, model: DiT, *, side: int, channels: int, batch: i
 
         def loss(params: Any) -> jax.Array:
             def u(x: jax.Array, t: jax.Array, s: jax.Array, y: jax.Array) -> jax.Array:
-                return model.apply(params, x, t, y, t - s)
+                return cast(jax.Array, model.apply(params, x, t, y, t - s))
 
-            return jnp.mean(RECIPES[name](Networks(u, None, model.num_classes), x, y, key))
+            def two(*_: Any) -> tuple[jax.Array, jax.Array]:
+                raise NotImplementedError("none of these recipes has a network of two outputs")
+
+            return jnp.mean(RECIPES[name](Networks(u, two, model.num_classes), x, y, key))
 
         updates, moments = optimizer.update(jax.grad(loss)(params), moments, params)
         params = optax.apply_updates(params, updates)
@@ -61,7 +64,7 @@ def temporary_bytes(name: str, model: DiT, *, side: int, channels: int, batch: i
 
     given = ((params, jax.eval_shape(optimizer.init, params), params), x, y, key)
     placed = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=where), given)
-    memory = jax.jit(step, donate_argnums=0).lower(*placed).compile().memory_analysis()
+    memory: Any = jax.jit(step, donate_argnums=0).lower(*placed).compile().memory_analysis()
     return int(memory.temp_size_in_bytes)
 
 
@@ -96,7 +99,7 @@ def seconds(length: int, *, batch: int, heads: int, features: int, rounds: int) 
     return rows
 
 
-def table(title: str, columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> Table:
+def table(title: str, columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> Table:
     """A table whose first two columns are words."""
     result = Table(title=title)
     for number, column in enumerate(columns):
@@ -121,6 +124,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="write the tables here as JSON")
     given = parser.parse_args()
 
+    device: Any
     if given.tpu:
         os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
         device = topologies.get_topology_desc(platform="tpu", topology_name=given.tpu).devices[0]
@@ -136,8 +140,10 @@ def main() -> None:
     memory: list[dict[str, Any]] = []
     console = Console()
     for recipe in () if given.times_only else STEPS:
-        count = partial(temporary_bytes, recipe, where=SingleDeviceSharding(device), **sizes)
-        counted = {name: count(model(attention=attention)) for name, attention in ATTENTIONS.items()}
+        counted = {
+            name: temporary_bytes(recipe, model(attention=attention), where=SingleDeviceSharding(device), **sizes)
+            for name, attention in ATTENTIONS.items()
+        }
         memory.append({"recipe": recipe, **counted, "ratio": counted["streamed"] / counted["plain"]})
         console.print(f"{recipe}: done")
     tokens = (given.side // given.patch) ** 2

@@ -118,7 +118,14 @@ def backward(
     return q_bar, k_bar, v_bar
 
 
-chunked = Kernels(forward, dual, backward, partitionable=True)
+def in_blocks(block: int) -> Kernels:
+    """These functions with blocks of this many queries and keys."""
+    return Kernels(
+        partial(forward, block=block), partial(dual, block=block), partial(backward, block=block), partitionable=True
+    )
+
+
+chunked = in_blocks(BLOCK)
 
 
 def _product(formula: str, a: Array, b: Array) -> Array:

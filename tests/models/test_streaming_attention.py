@@ -1,6 +1,7 @@
 """The derivatives of streaming attention beside those that JAX has of plain attention."""
 
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,10 +14,8 @@ from models import streaming_chunked, streaming_tpu
 from models.attention import STREAMED_KEYS, plain_attention, softmax_attention
 from models.dit import DiT
 from models.streaming_attention import streaming_attention
-from models.streaming_kernels import Kernels
 
-small = Kernels(*(partial(kernel, block=8) for kernel in streaming_chunked.chunked[:3]), partitionable=True)
-streaming = partial(streaming_attention, kernels=small)
+streaming = partial(streaming_attention, kernels=streaming_chunked.in_blocks(8))
 
 
 def plain(q, k, v):
@@ -146,7 +145,7 @@ def test_a_step_on_4096_tokens_needs_a_quarter_of_the_memory(recipe):
             key = jax.random.key(1)
             return (mean_flow(net, x, key) if recipe == "MeanFlow" else continuous_consistency(net, x, key))[0].mean()
 
-        memory = jax.jit(jax.grad(loss)).lower(params, image).compile().memory_analysis()
+        memory: Any = jax.jit(jax.grad(loss)).lower(params, image).compile().memory_analysis()
         return memory.temp_size_in_bytes
 
     assert temporaries(softmax_attention) < temporaries(plain_attention) / 4

@@ -1,19 +1,15 @@
 """Each implementation of streaming attention beside the formulas in float64."""
 
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from models import streaming_chunked, streaming_gpu, streaming_tpu
-from models.streaming_kernels import Kernels
 
 # Small blocks have several of them in a short sequence.
-small = (partial(kernel, block=8) for kernel in streaming_chunked.chunked[:3])
 IMPLEMENTATIONS = {
-    "chunked": Kernels(*small, partitionable=True),
+    "chunked": streaming_chunked.in_blocks(8),
     "tpu": streaming_tpu.interpreted,
     "gpu": streaming_gpu.interpreted,
 }
