@@ -2,7 +2,7 @@
 
 from . import embeddings, preconditioning, vgg
 from .adm import ADMUNet, adm
-from .attention import Attention, softmax_attention
+from .attention import Attention, plain_attention, softmax_attention
 from .dit import SIZES, DiT
 from .edm2 import EDM2_SIZES, EDM2UNet, edm2, edm2_scm
 from .edm2_blocks import project_weights, projected
@@ -14,6 +14,7 @@ from .net import Net
 from .non_scaling_norm import non_scaling_norm
 from .stable_unet import StableUNet, stable_1_5, stable_2_1
 from .stable_unet_weights import read_stable, stable_from
+from .streaming_attention import streaming_attention
 from .unet import SongUNet, ddpmpp, ncsnpp
 from .uvit import UViT
 
@@ -40,6 +41,7 @@ __all__ = [
     "guide",
     "ncsnpp",
     "non_scaling_norm",
+    "plain_attention",
     "preconditioning",
     "project_weights",
     "projected",
@@ -48,5 +50,6 @@ __all__ = [
     "stable_1_5",
     "stable_2_1",
     "stable_from",
+    "streaming_attention",
     "vgg",
 ]

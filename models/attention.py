@@ -1,4 +1,4 @@
-"""Softmax attention as a function, and the self-attention layer that takes such a function."""
+"""Softmax attention as a function, plain or streamed, and the self-attention layer that takes such a function."""
 
 from __future__ import annotations
 
@@ -16,9 +16,13 @@ from jax.typing import DTypeLike
 from jaxtyping import Float
 
 from .spread import keep_examples
+from .streaming_attention import streaming_attention
 
 Attention: TypeAlias = Callable[[Array, Array, Array], Array]
 """`attention(q, k, v)` with three arrays [B, L, H, D] -> [B, L, H, D]."""
+
+STREAMED_KEYS = 1024
+"""Keys from which `softmax_attention` is streamed: why is in README.md, "Attention"."""
 
 
 def softmax_attention(
@@ -26,7 +30,20 @@ def softmax_attention(
     k: Float[Array, "batch keys heads features"],
     v: Float[Array, "batch keys heads features"],
 ) -> Float[Array, "batch queries heads features"]:
-    """Plain attention, `softmax(q k^T / sqrt(D)) v`, softmax in float32; returns the dtype of `q`.
+    """`softmax(q k^T / sqrt(D)) v`, softmax in float32; returns the dtype of `q`.
+
+    Plain below `STREAMED_KEYS` keys and streamed from there on, a choice that is made when it is traced. Both can be
+    differentiated any number of times in both modes.
+    """
+    return (plain_attention if k.shape[1] < STREAMED_KEYS else streaming_attention)(q, k, v)
+
+
+def plain_attention(
+    q: Float[Array, "batch queries heads features"],
+    k: Float[Array, "batch keys heads features"],
+    v: Float[Array, "batch keys heads features"],
+) -> Float[Array, "batch queries heads features"]:
+    """The same with its weights [B, H, L, L'] in memory.
 
     The XLA form is asked for by name because it alone has a forward-mode derivative: the fused
     kernels define only a reverse-mode rule, and `jax.jvp` refuses those.

@@ -39,13 +39,15 @@ def make_step(experiment: Experiment, mesh: Mesh) -> Wrapped:
         context = Context(step=state.step, frozen=frozen, averages=old_averages)
         batch = experiment.prepare(key_prepare, batch)
 
-        gradient, (losses, metrics) = accumulated_gradient(
-            lambda params, batch, key: experiment.objective(params, batch, key, context),
-            state.params,
-            batch,
-            key_loss,
-            micro_batches=experiment.accumulate,
-        )
+        # What is called device by device, as kernels are, asks JAX for the mesh.
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+            gradient, (losses, metrics) = accumulated_gradient(
+                lambda params, batch, key: experiment.objective(params, batch, key, context),
+                state.params,
+                batch,
+                key_loss,
+                micro_batches=experiment.accumulate,
+            )
         updates, opt_state = experiment.optimizer.update(gradient, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         averages = update(old_averages, experiment.averages, params, state.step)
