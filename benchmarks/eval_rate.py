@@ -26,7 +26,6 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from rich.console import Console
 from rich.table import Table
@@ -38,7 +37,7 @@ from eval.names import POOL, SPATIAL
 from eval.real import add
 from models.inception import SIDE, InceptionV3
 from models.pretrained.inception import names
-from models.pretrained.tensors import shapes_of
+from models.pretrained.tensors import places, variables_of
 
 JUDGED = 10_000
 INCEPTION = (POOL, SPATIAL)  # what pytorch-fid is timed beside
@@ -138,7 +137,7 @@ def pytorch_fid(weights: Path | None) -> Callable[[np.ndarray], object] | None:
 def random_weights(path: Path) -> Path:
     """A file of random weights of Inception under the names of pytorch-fid's."""
     rng, tensors = np.random.default_rng(0), {}
-    for place, shape in shapes_of(InceptionV3().init, jnp.zeros((1, SIDE, SIDE, 3))).items():
+    for place, shape in places(variables_of(InceptionV3(), (1, SIDE, SIDE, 3))).items():
         draws = rng.standard_normal(shape, np.float32)
         if place[-1] == "kernel":
             draws = np.moveaxis(draws * np.float32(np.sqrt(2 / np.prod(shape[:-1]))), (-1, -2), (0, 1))

@@ -18,8 +18,9 @@ from jax import Array
 from ..dit import SIZES, DiT
 from ..embeddings import grid_positions, sinusoidal
 from .converted import Converted, Family, Settings
-from .layouts import Place, Stored, StoredAt, Tensors, linear, params_of, patches, refuse, same, shapes_of
+from .layouts import Place, Stored, StoredAt, Tensors, linear, patches, same
 from .openai import noise_levels
+from .tensors import params_of, refuse, shapes_of
 from .unpickle import Record
 
 LAYERS = {

@@ -16,8 +16,8 @@ import numpy as np
 
 from . import dit, edm, edm2, openai
 from .converted import Converted, Family
-from .layouts import places, refuse, tensors_of
 from .reader import read
+from .tensors import places, refuse, tensors_of
 
 FORMAT = 1
 WEIGHTS, DESCRIPTION, RUN = "model.safetensors", "model.json", "run.json"
