@@ -15,14 +15,11 @@ import data
 import eval as evaluation
 import train
 from configs.feature_networks import NETWORKS, Network
-from eval.names import LOGITS
+from eval.names import LOGITS, LPIPS
 from losses import lpips
 from models import vgg
 from models.pretrained import read
 from models.pretrained.lpips import read_npz
-
-LPIPS = "lpips_vgg"
-
 
 # ---- Features of published networks ----------------------------------------------------------------------------------
 
