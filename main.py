@@ -214,7 +214,10 @@ def run_sample() -> None:
     try:
         params, step = experiment.restore(workdir, average, FLAGS.step)
         if not draws_pictures(experiment, params):
-            raise UsageError(f"samples of the run in {workdir} are latents, which cannot be written as images")
+            raise UsageError(
+                f"samples of the run in {workdir} are latents, which cannot be written as images; where it is a "
+                "converted network give `autoencoder` in its run.json, a folder of diffusers, to decode them"
+            )
         for sampler in chosen_samplers(experiment):
             images, labels = evaluation.draw_all(
                 sampler, params, n=n, seed=FLAGS.seed, num_classes=experiment.num_classes, batch_size=500

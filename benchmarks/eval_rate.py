@@ -1,9 +1,11 @@
 """Images a second through a feature network, seconds of a Fréchet distance of 10,000 samples, memory.
 
     python -m benchmarks.eval_rate --features inception --weights FILE --side 32 --batch_size 50 --out rate.json
+    python -m benchmarks.eval_rate --random
 
-Any file of weights will do, random ones too: times do not depend on them. pytorch-fid's network is timed beside on the
-same images with the same file, where it can be imported.
+Times do not depend on the weights, so Inception's may be random. pytorch-fid's network, resize included, is
+timed beside on the same images with the same file, where it can be imported: a batch of ours, a batch of theirs, and so
+on, so that what else the machine does slows both. `make test-peers` makes an environment with both, `.peers`.
 """
 
 from __future__ import annotations
@@ -15,9 +17,12 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import jax
@@ -25,11 +30,17 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from configs.feature_networks import tensors as tensors_of
 from configs.judging import features as features_by_name
 from eval import Features, Statistics, frechet_distance, mean_and_covariance, pixels
+from eval.names import POOL, SPATIAL
 from eval.real import add
+from models.inception import SIDE, InceptionV3
+from models.pretrained.inception import names
+from models.pretrained.tensors import places, variables_of
 
 JUDGED = 10_000
+INCEPTION = (POOL, SPATIAL)  # what pytorch-fid is timed beside
 
 
 @dataclass(frozen=True)
@@ -38,7 +49,7 @@ class Row:
 
     Attributes:
         what: the network or the program.
-        images_per_second: after the first call.
+        images_per_second: after the first call; the median batch's.
         compile_seconds: of the first call.
         distance_seconds: of a Fréchet distance of its features, on the host.
         seconds_per_10k: 10,000 images and one distance.
@@ -55,45 +66,90 @@ class Row:
     host_mebibytes: float | None = None
 
 
-def measure(features: Features, images: np.ndarray, *, batch_size: int) -> Row:
-    """Stream images through an extractor as a judge does; the distance is of what was seen to itself."""
-    start = time.perf_counter()
-    add(None, features, images[:batch_size].copy())
-    compile_seconds = time.perf_counter() - start
+def measure(features: Features, images: np.ndarray, weights: Path | None, *, batch_size: int) -> list[Row]:
+    """Stream images through an extractor as a judge does, and through pytorch-fid's network, in turns.
+
+    The distance is of what was seen to itself.
+    """
     statistics: Statistics | None = None
-    start = time.perf_counter()
-    for first in range(0, len(images), batch_size):
-        statistics = add(statistics, features, images[first : first + batch_size])
-    seconds = time.perf_counter() - start
+
+    def ours(part: np.ndarray) -> None:
+        nonlocal statistics
+        statistics = add(statistics, features, part)
+
+    compile_seconds = timed(lambda: add(None, features, images[:batch_size].copy()))
+    before = host_memory()
+    theirs = pytorch_fid(weights) if features.name in INCEPTION else None
+    if theirs is not None:
+        theirs(images[:batch_size])
+    seconds: list[tuple[float, ...]] = []
+    cpu_seconds: list[tuple[float, ...]] = []
+    for first in range(0, len(images) - batch_size + 1, batch_size):
+        part = images[first : first + batch_size]
+        spent = [clocked(partial(network, part)) for network in (ours, theirs) if network is not None]
+        seconds.append(tuple(of_wall for of_wall, _ in spent))
+        cpu_seconds.append(tuple(of_cpu for _, of_cpu in spent))
     assert statistics is not None
     moments = mean_and_covariance(statistics)
     distance = timed(lambda: frechet_distance(*moments, *moments))
-    rate = len(images) / seconds
-    return Row(
+    rates = [batch_size / median(column) for column in zip(*seconds, strict=True)]
+    own = Row(
         what=f"{features.name}, {features.resize}",
-        images_per_second=rate,
+        images_per_second=rates[0],
         compile_seconds=compile_seconds,
         distance_seconds=distance,
-        seconds_per_10k=JUDGED / rate + distance,
+        seconds_per_10k=JUDGED / rates[0] + distance,
         device_mebibytes=device_memory(),
-        host_mebibytes=host_memory(),
+        host_mebibytes=before,
     )
+    if theirs is None:
+        return [own, Row("pytorch-fid: not here")]
+    told = f"{ratio(seconds):.2f} by the clock, {ratio(cpu_seconds):.2f} by the processor's time"
+    print(f"our rate over pytorch-fid's, median of {len(seconds)} pairs of batches: {told}")
+    return [own, Row("pytorch-fid", images_per_second=rates[1])]
 
 
-def pytorch_fid(images: np.ndarray, weights: Path | None, *, batch_size: int) -> Row:
-    """pytorch-fid's network on the same images, with the same weights if they are given, where it is installed."""
+def ratio(seconds: list[tuple[float, ...]]) -> float:
+    """Median over turns of how many times as fast the first of two was."""
+    return median(theirs / ours for ours, theirs in seconds)
+
+
+def pytorch_fid(weights: Path | None) -> Callable[[np.ndarray], object] | None:
+    """pytorch-fid's network, with the same weights if they are given; None where it is not installed."""
     if find_spec("torch") is None or find_spec("pytorch_fid") is None:
-        return Row("pytorch-fid: not here")
+        return None
     torch: Any = import_module("torch")
+    # The wheel of torchvision beside a PyTorch without CUDA has operators that no library registers until this does.
+    operators = torch.library.Library("torchvision", "DEF")
+    for name in ("nms", "qnms"):
+        operators.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
     peer: Any = import_module("pytorch_fid.inception")
+    peer.operators = operators  # which are gone with it
     if weights is not None:
-        peer.load_state_dict_from_url = lambda *_, **__: torch.load(weights, weights_only=True)
+        tensors = {name: torch.tensor(array) for name, array in tensors_of(weights).items()}
+        peer.load_state_dict_from_url = lambda *_, **__: tensors
     network = peer.InceptionV3([peer.InceptionV3.BLOCK_INDEX_BY_DIM[2048]]).eval()
-    x = torch.from_numpy(np.broadcast_to(images, (*images.shape[:3], 3)).copy()).permute(0, 3, 1, 2).float() / 255
-    with torch.no_grad():
-        network(x[:batch_size])
-        seconds = timed(lambda: [network(part) for part in x.split(batch_size)])
-    return Row("pytorch-fid", images_per_second=len(images) / seconds, host_mebibytes=host_memory())
+
+    def run(images: np.ndarray) -> object:
+        x = np.ascontiguousarray(np.moveaxis(np.broadcast_to(images, (*images.shape[:3], 3)), -1, 1))
+        with torch.no_grad():
+            return network(torch.from_numpy(x).float() / 255)[0].numpy()
+
+    return run
+
+
+def random_weights(path: Path) -> Path:
+    """A file of random weights of Inception under the names of pytorch-fid's."""
+    rng, tensors = np.random.default_rng(0), {}
+    for place, shape in places(variables_of(InceptionV3(), (1, SIDE, SIDE, 3))).items():
+        draws = rng.standard_normal(shape, np.float32)
+        if place[-1] == "kernel":
+            draws = np.moveaxis(draws * np.float32(np.sqrt(2 / np.prod(shape[:-1]))), (-1, -2), (0, 1))
+        elif place[-1] in ("scale", "var"):
+            draws = np.exp(np.float32(0.2) * draws)
+        tensors[names(place)[0]] = np.ascontiguousarray(draws)
+    import_module("safetensors.numpy").save_file(tensors, path)
+    return path
 
 
 def timed(work: Callable[[], object]) -> float:
@@ -101,6 +157,13 @@ def timed(work: Callable[[], object]) -> float:
     start = time.perf_counter()
     work()
     return time.perf_counter() - start
+
+
+def clocked(work: Callable[[], object]) -> tuple[float, float]:
+    """Seconds that it takes, by the clock and of the processors; on a CPU the second says little of other work."""
+    start, cpu_start = time.perf_counter(), time.process_time()
+    work()
+    return time.perf_counter() - start, time.process_time() - cpu_start
 
 
 def device_memory() -> float | None:
@@ -133,12 +196,28 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--features", default="inception", help="by name, or pixels")
     parser.add_argument("--weights", type=Path, help="file of the network's weights")
+    parser.add_argument("--random", action="store_true", help="random weights of Inception in place of a file")
     parser.add_argument("--resize", help="how images come to the network's size")
     parser.add_argument("--images", type=int, default=500, help="that are measured")
     parser.add_argument("--side", type=int, default=32, help="of the images, which are noise")
     parser.add_argument("--batch_size", type=int, default=50)
     parser.add_argument("--out", type=Path, help="write the table here as JSON")
     options = parser.parse_args()
+    with TemporaryDirectory() as folder:
+        if options.random:
+            options.weights = random_weights(Path(folder) / "random.safetensors")
+        rows = measured(options)
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=120)
+    console.print(table(rows))
+    if options.out is not None:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        options.out.write_text(json.dumps([asdict(row) for row in rows], indent=2) + "\n")
+
+
+def measured(options: argparse.Namespace) -> list[Row]:
+    """The rows of these options."""
     shape = (options.images, options.side, options.side, 3)
     images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
     if options.features == pixels.name:
@@ -147,17 +226,7 @@ def main() -> None:
         (chosen,), _ = features_by_name(
             [options.features], weights=options.weights, resize=options.resize, batch_size=options.batch_size
         )
-    rows = [
-        measure(chosen, images, batch_size=options.batch_size),
-        pytorch_fid(images, options.weights, batch_size=options.batch_size),
-    ]
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=120)
-    console.print(table(rows))
-    if options.out is not None:
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(json.dumps([asdict(row) for row in rows], indent=2) + "\n")
+    return measure(chosen, images, options.weights, batch_size=options.batch_size)
 
 
 if __name__ == "__main__":

@@ -48,14 +48,13 @@ def get_config() -> ConfigDict:
 def build(config: ConfigDict) -> Experiment:
     """The experiment of these values."""
     images = cifar10.source(config)
-    teacher = cifar10.teacher(config, images, takes_embedding=True)
+    teacher = cifar10.teacher(config, images, takes_own=True)
     model = teachers.embedding_noise_as(teacher, cifar10.unet(ncsnpp, config))
+    F = teachers.network_of(teacher, model, config.sigma_data)
     metric = glue.lpips_or_l2(config.lpips)
 
     def f(params: Params, labels: jax.Array | None, dropout: jax.Array | None = None) -> Net:
-        return preconditioning.consistency(
-            glue.bind(model, params, labels, dropout), config.sigma_data, config.sigma_min
-        )
+        return preconditioning.consistency(F(params, labels, dropout), config.sigma_data, config.sigma_min)
 
     def objective(params: Params, batch: Batch, key: jax.Array, context: Context) -> Loss:
         key_loss, key_dropout = jax.random.split(key)

@@ -59,13 +59,14 @@ def get_config() -> ConfigDict:
 def build(config: ConfigDict) -> Experiment:
     """The experiment of these values."""
     images, classes = cifar10.source(config), cifar10.classes(config)
-    model = cifar10.unet(ncsnpp, config)
-    teacher = cifar10.teacher(config, images)
+    teacher = cifar10.teacher(config, images, takes_own=True)
+    model = teachers.embedding_noise_as(teacher, cifar10.unet(ncsnpp, config))
+    F = teachers.network_of(teacher, model, config.sigma_data)
     metric = glue.lpips_or_l2(config.lpips, pool=glue.vgg.average_pool)
     pairs = flows.pairs_of(config, images.shape, classes)
 
     def velocity(params: Params, labels: jax.Array | None, dropout: jax.Array | None = None) -> Net:
-        return preconditioning.edm_velocity(glue.bind(model, params, labels, dropout), config.sigma_data)
+        return preconditioning.edm_velocity(F(params, labels, dropout), config.sigma_data)
 
     def objective(params: Params, batch: Batch, key: jax.Array, context: Context) -> Loss:
         key_loss, key_dropout = jax.random.split(key)

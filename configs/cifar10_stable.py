@@ -31,14 +31,15 @@ def get_config() -> ConfigDict:
 def build(config: ConfigDict) -> Experiment:
     """The experiment of these values."""
     images = cifar10.source(config)
-    model = cifar10.unet(ddpmpp, config)
-    teacher = cifar10.teacher(config, images)
+    teacher = cifar10.teacher(config, images, takes_own=True, starts=True)
+    model = teachers.embedding_noise_as(teacher, cifar10.unet(ddpmpp, config))
+    F = teachers.network_of(teacher, model, config.sigma_data)
 
     def f(params: Params, labels: jax.Array | None, dropout: jax.Array) -> Net:
-        return preconditioning.consistency(glue.bind(model, params, labels, dropout), config.sigma_data)
+        return preconditioning.consistency(F(params, labels, dropout), config.sigma_data)
 
     def f_sampled(params: Params, labels: jax.Array | None) -> Net:
-        return preconditioning.consistency(glue.bind(model, params, labels), config.sigma_data, config.sample_sigma_min)
+        return preconditioning.consistency(F(params, labels), config.sigma_data, config.sample_sigma_min)
 
     def objective(params: Params, batch: Batch, key: jax.Array, context: Context) -> Loss:
         key_loss, key_dropout = jax.random.split(key)

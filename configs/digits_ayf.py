@@ -57,7 +57,7 @@ def build(config: ConfigDict) -> Experiment:
     def trained() -> Params:
         if not config.teacher_run:
             raise ValueError("this run needs a trained flow: give its workdir with --config.teacher_run=DIR")
-        return train.restore_average(config.teacher_run, flow.average)[0]
+        return flow.network(train.restore_average(config.teacher_run, flow.average)[0])
 
     def initial() -> Params:
         return teachers.extended_start(model, source, init(jax.random.key(config.seed)), trained())

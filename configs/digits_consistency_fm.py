@@ -52,7 +52,7 @@ def build(config: ConfigDict) -> Experiment:
         raise ValueError("distill=True needs a trained flow: give its workdir with --config.teacher_run=DIR")
     source = data.digits()
     model = digits.network(config, source)
-    start = flows.start(config)
+    start = flows.start(config, model, source)
     second_stage = 0 if config.teacher_run else int(config.steps * config.first_stage)
 
     def velocity(params: Params, labels: jax.Array | None) -> Net:

@@ -67,4 +67,6 @@ def build(config: ConfigDict) -> Experiment:
     rest = digits.fields(config, source, samplers) | flows.pair_data(
         pairs, seed=config.seed, batch_size=config.batch_size, num_classes=source.num_classes
     )
-    return Experiment(init=glue.initialiser(model, source), objective=objective, **flows.start(config), **rest)
+    return Experiment(
+        init=glue.initialiser(model, source), objective=objective, **flows.start(config, model, source), **rest
+    )

@@ -29,8 +29,16 @@ LACKING = (
 )
 
 
-# Config values that decide what the weights of a network mean.
-NETWORK = ("patch", "width", "depth", "heads", "time_scale", "double_norm")
+# Config values that decide what the weights of a network mean, and those of networks whose config does not say them.
+NETWORK: dict[str, Any] = {
+    "patch": None,
+    "width": None,
+    "depth": None,
+    "heads": None,
+    "mlp_ratio": 4,
+    "time_scale": 1.0,
+    "double_norm": False,
+}
 
 
 # ---- Flows -----------------------------------------------------------------------------------------------------------
@@ -74,7 +82,7 @@ def read(workdir: str | Path) -> Ode:
     module = evaluation.load_module(config_file)
     if hasattr(module, "flow"):
         flow: teachers.Flow = module.flow(config)
-        whole = (flow.shape, flow.num_classes, flow.average, lambda params: params, flow.images)
+        whole = (flow.shape, flow.num_classes, flow.average, flow.network, flow.images)
         return Ode(flow.velocity, linear, grids.linear, 32, 1e-3, *whole)
     if hasattr(module, "diffusion"):
         diffusion: teachers.Diffusion = module.diffusion(config)
@@ -87,12 +95,14 @@ def read(workdir: str | Path) -> Ode:
     raise ValueError(f"the run in {workdir} is of {config_file.name}, which trains no flow and no diffusion model")
 
 
-def start(config: ConfigDict) -> dict[str, Any]:
+def start(config: ConfigDict, model: glue.Backbone, source: data.Source) -> dict[str, Any]:
     """The field of an Experiment that starts it from the flow in config.teacher_run; without one it starts at random.
+
+    Of a network that is told a second time, the layers for that start at random, as `teachers.extended_start` says.
 
     Raises:
         FileNotFoundError: if there is no run, or it has no checkpoint, when the parameters are read.
-        ValueError: if the run is not of a flow, or of another network, with the values that differ.
+        ValueError: if the run is not of a flow, of other data, or of another network, with the values that differ.
     """
     if not config.teacher_run:
         return {}
@@ -100,13 +110,23 @@ def start(config: ConfigDict) -> dict[str, Any]:
     module = evaluation.load_module(config_file)
     if not hasattr(module, "flow"):
         raise ValueError(f"the run in {config.teacher_run} is of {config_file.name}, which does not train a flow")
-    differing = [
-        f"{name} {theirs.get(name)} there, {config[name]} here" for name in NETWORK if theirs.get(name) != config[name]
-    ]
+    flow: teachers.Flow = module.flow(theirs)
+    values = theirs if flow.values is None else flow.values
+    pairs = [(name, values.get(name, usual), config.get(name, usual)) for name, usual in NETWORK.items()]
+    pairs += [("shape", tuple(flow.shape), tuple(source.shape))]
+    pairs += [("num_classes", flow.num_classes, source.num_classes)]
+    differing = [f"{name} {there} there, {here} here" for name, there, here in pairs if there != here]
     if differing:
         raise ValueError(f"the flow in {config.teacher_run} has another network: {', '.join(differing)}")
-    average = module.flow(theirs).average
-    return {"initial": lambda: train.restore_average(config.teacher_run, average)[0]}
+
+    def initial() -> train.Params:
+        trained = flow.network(train.restore_average(config.teacher_run, flow.average)[0])
+        if not model.second_time:
+            return trained
+        own = glue.initialiser(model, source)(jax.random.key(config.seed))
+        return teachers.extended_start(model, source, own, trained)
+
+    return {"initial": initial}
 
 
 # ---- Pairs -----------------------------------------------------------------------------------------------------------

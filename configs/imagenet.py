@@ -153,7 +153,7 @@ def power_name(sigma_rel: float) -> str:
 
 
 def teacher(
-    config: ConfigDict, source: data.Source, *, guidance: float = 1.0, takes_embedding: bool = False
+    config: ConfigDict, source: data.Source, *, guidance: float = 1.0, takes_own: bool = False, starts: bool = False
 ) -> teachers.Teacher:
     """The diffusion model in config.teacher_run, checked against this run."""
     return teachers.teacher(
@@ -162,7 +162,8 @@ def teacher(
         num_classes=source.num_classes,
         sigma_data=config.sigma_data,
         guidance=guidance,
-        takes_embedding=takes_embedding,
+        takes_own=takes_own,
+        starts=starts,
     )
 
 

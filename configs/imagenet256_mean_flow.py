@@ -25,7 +25,7 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
-from configs import flow_maps, glue, imagenet256, mean_flows
+from configs import flow_maps, flows, glue, imagenet256, mean_flows
 from losses import pairs
 from losses.types import Loss
 from models import SIZES as WIDTHS
@@ -60,6 +60,7 @@ def get_config(size: str = "B/4") -> ConfigDict:
             "seed": 0,
             "latents": "",
             "autoencoder_run": "",
+            "teacher_run": "",  # a flow to start from, such as a converted SiT
             # network
             "patch": int(patch),
             **NETWORKS[name]._asdict(),
@@ -120,6 +121,7 @@ def build(config: ConfigDict) -> Experiment:
     samplers = flow_maps.flow_map_samplers(mean_flows.flow_map_of(model), space.source.shape, config.step_counts)
     return Experiment(
         init=glue.initialiser(model, space.source),
+        **flows.start(config, model, space.source),
         objective=objective,
         optimizer=optax.adamw(config.learning_rate, b2=0.95, weight_decay=0.0),
         averages={"ema": partial(averages.constant, decay=config.average_decay)},

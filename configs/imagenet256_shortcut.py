@@ -24,7 +24,7 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
-from configs import flow_maps, glue, imagenet256
+from configs import flow_maps, flows, glue, imagenet256
 from losses import shortcut
 from losses.types import AverageVelocity, Loss
 from models import DiT
@@ -48,6 +48,7 @@ def get_config(variant: str = "B") -> ConfigDict:
     config.update(
         {
             **VARIANTS[variant],
+            "teacher_run": "",  # a flow to start from, such as a converted SiT
             # loss
             "finest": 128,
             "share": 0.125,
@@ -141,6 +142,7 @@ def build(config: ConfigDict) -> Experiment:
     samplers = flow_maps.flow_map_samplers(flow_maps.jumps_of(u_of), source.shape, config.step_counts)
     return Experiment(
         init=glue.initialiser(model, source),
+        **flows.start(config, model, source),
         objective=objective,
         optimizer=optax.adamw(config.learning_rate, b2=0.999, weight_decay=config.weight_decay),
         averages={"ema": partial(averages.constant, decay=config.average_decay)},

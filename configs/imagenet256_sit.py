@@ -26,7 +26,7 @@ import numpy as np
 import optax
 from ml_collections import ConfigDict
 
-from configs import adaptive_steps, glue, imagenet256
+from configs import adaptive_steps, flows, glue, imagenet256
 from losses import linear, rectified_flow
 from losses.types import Loss, Net
 from models import DiT, dit, preconditioning
@@ -48,6 +48,7 @@ def get_config(size: str = "XL") -> ConfigDict:
             "seed": 0,
             "latents": "",
             "autoencoder_run": "",
+            "teacher_run": "",  # a flow to start from, such as a converted SiT
             # network
             "patch": 2,
             **dit.SIZES[size]._asdict(),
@@ -136,6 +137,7 @@ def build(config: ConfigDict) -> Experiment:
     samplers += adaptive_steps.rk45(config.tolerance, guided, source.shape)
     return Experiment(
         init=glue.initialiser(model, source),
+        **flows.start(config, model, source),
         objective=objective,
         optimizer=optax.adam(config.learning_rate),
         averages={"ema": partial(averages.constant, decay=config.average_decay)},

@@ -66,11 +66,12 @@ def network(config: ConfigDict) -> EDM2UNet:
 def build(config: ConfigDict) -> Experiment:
     """The experiment of these values."""
     source = imagenet.images(config)
-    teacher = imagenet.teacher(config, source, takes_embedding=True)
+    teacher = imagenet.teacher(config, source, takes_own=True, starts=True)
     model = teachers.embedding_noise_as(teacher, network(config))
+    F = teachers.network_of(teacher, model, config.sigma_data)
 
     def f(params: Params, labels: jax.Array | None, dropout: jax.Array | None = None) -> Net:
-        return preconditioning.consistency(glue.bind(model, params, labels, dropout), config.sigma_data)
+        return preconditioning.consistency(F(params, labels, dropout), config.sigma_data)
 
     def objective(params: Params, batch: Batch, key: jax.Array, context: Context) -> Loss:
         key_loss, key_dropout = jax.random.split(key)

@@ -15,8 +15,11 @@ import data
 import eval as evaluation
 import train
 from configs.feature_networks import NETWORKS, Network
-from eval.names import LOGITS
+from eval.names import LOGITS, LPIPS
+from losses import lpips
+from models import vgg
 from models.pretrained import read
+from models.pretrained.lpips import read_npz
 
 # ---- Features of published networks ----------------------------------------------------------------------------------
 
@@ -42,7 +45,9 @@ def features(
         ValueError: no network gives these features, or resizes so; says which there are.
         FileNotFoundError: the weights are not there.
     """
-    there = ["pixels", *(name for network in networks for name in network.outputs)]
+    if list(names) == [LPIPS]:
+        return (), (lpips_diversity(weights),)
+    there = ["pixels", LPIPS, *(name for network in networks for name in network.outputs)]
     for name in names:
         if name not in there:
             closest = "".join(f"; did you mean {match}?" for match in difflib.get_close_matches(name, there, 1))
@@ -73,6 +78,38 @@ def features(
     )
     alone = tuple(score for each in made if each.name == LOGITS for score in evaluation.inception_scores(each))
     return tuple(each for each in made if each.name != LOGITS), alone
+
+
+def lpips_diversity(weights: str | Path | None, *, batch_size: int = 50) -> evaluation.Score:
+    """Mean LPIPS of two samples of one class, as Zhang et al. define it: maximum pools, images as large as they are.
+
+    Raises:
+        FileNotFoundError: the weights are not there.
+        ValueError: they are not given, or the file has others.
+    """
+    if weights is None:
+        raise ValueError(
+            f"{LPIPS} needs --weights FILE.npz with VGG16's trunk (features.0.weight and so on, from"
+            f" {evaluation.weights.VGG16.url}) and the layers of the lpips package (lin0.model.1.weight and so on, its"
+            " lpips/weights/v0.1/vgg.pth)"
+        )
+    trunk, layers = read_npz(weights)
+
+    @jax.jit
+    def distances(trunk: vgg.VGG, a: jax.Array, b: jax.Array) -> jax.Array:
+        features = vgg.lpips_features(trunk, precision=jax.lax.Precision.HIGHEST)
+        return lpips(a / 127.5 - 1, b / 127.5 - 1, features=features, weights=layers)
+
+    def distance(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        parts = []
+        for start in range(0, len(a), batch_size):  # one compiled shape, the last one filled with zeros
+            part = [each[start : start + batch_size].astype(np.float32) for each in (a, b)]
+            filled = [np.pad(each, [(0, batch_size - len(each)), (0, 0), (0, 0), (0, 0)]) for each in part]
+            parts.append(np.asarray(distances(trunk, *filled))[: len(part[0])])
+        return np.concatenate(parts)
+
+    pictures = evaluation.Features(LPIPS, lambda images: images, weights=evaluation.file_sha256(weights))
+    return evaluation.diversity_score(pictures, distance=distance)
 
 
 def numbers(path: Path) -> Mapping[str, Any]:

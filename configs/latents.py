@@ -19,6 +19,8 @@ import eval as evaluation
 import train
 from configs import glue
 
+DECODED_AT_A_TIME = 16
+
 LACKING = (
     "encode images with `python main.py --workdir RUN --mode=encode --out=FOLDER`, RUN being that of an autoencoder,"
     " and give --config.autoencoder_run=RUN --config.latents=FOLDER"
@@ -211,7 +213,11 @@ def decoded(samplers: Iterable[train.Sampler], space: Space) -> tuple[train.Samp
         latents_of: Callable[..., jax.Array], params: train.Params, keys: jax.Array, labels: jax.Array
     ) -> jax.Array:
         # The decoder's parameters are constants of the program; with Stable Diffusion's it takes long to compile.
-        return space.decode(space.params, latents_of(params, keys, labels))
+        # It takes more memory than the network that made the latents, and so not all of them at a time.
+        z = latents_of(params, keys, labels)
+        if len(z) <= DECODED_AT_A_TIME:
+            return space.decode(space.params, z)
+        return jax.lax.map(lambda one: space.decode(space.params, one[None])[0], z, batch_size=DECODED_AT_A_TIME)
 
     return tuple(sampler._replace(sample=partial(sample, sampler.sample)) for sampler in samplers)
 

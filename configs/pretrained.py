@@ -6,6 +6,7 @@ the values in run.json that are not `family` or `settings` can be edited there.
 """
 
 from collections.abc import Callable, Iterable
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,12 +18,16 @@ from ml_collections import ConfigDict
 import data
 import eval as evaluation
 import train
-from configs import glue
+from configs import glue, judging, latents
 from losses.types import Net
+from models import guide
 from models.pretrained import FAMILIES
+from models.pretrained.stable_autoencoder import read_autoencoder, read_network
 from train import Params
 
 NETWORK = "network"  # of parameters that have more beside it
+PIXELS = ("pixels",)
+KEPT = 10_000  # real images whose features are kept, for precision and recall
 
 
 class Published(NamedTuple):
@@ -37,8 +42,43 @@ class Published(NamedTuple):
 
 
 def published(config: ConfigDict, samplers: tuple[train.Sampler, ...]) -> Published:
-    """What these samplers of a network make."""
+    """What these samplers of a network make: images, of latents too if there is config.autoencoder to decode them."""
+    if config.get("autoencoder"):
+        samplers = latents.decoded(samplers, space(config))
     return Published(samplers, config.settings.num_classes, judge(config), config.judged_samples)
+
+
+def space(config: ConfigDict) -> latents.Space:
+    """Where latents of this network live, by the autoencoder of diffusers in the folder config.autoencoder.
+
+    EDM2 shows its autoencoder images in [0, 1] and scales each channel, as its files say; DiT, SiT and REPA show it
+    images in [-1, 1] and multiply by 0.18215.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+        ValueError: the autoencoder has latents of other channels than this network.
+    """
+    settings = config.settings
+    shape, told = tuple(settings.shape), settings.get("examples", {})
+    module, variables = read_autoencoder(config.autoencoder)
+    if shape[-1] != module.latent_channels:
+        raise ValueError(
+            f"autoencoder={config.autoencoder} has latents of {module.latent_channels} channels, this network has"
+            f" examples of {shape}"
+        )
+    if "scale" in told:  # the network sees scale z + bias
+        shift = tuple(-bias / scale for scale, bias in zip(told.scale, told.bias, strict=True))
+        seen = data.Scale(shift, tuple(told.scale))
+    else:
+        seen = data.multiplied((0.0,) * shape[-1], (1.0,) * shape[-1])
+    low, high = told.get("autoencoder_range", (-1.0, 1.0))
+
+    def decode(params: Params, z: jax.Array) -> jax.Array:
+        images = module.apply(params, data.from_model_scale(z, seen), method="decode")
+        return (2 * images - (low + high)) / (high - low)
+
+    absent = data.absent("latents", shape, settings.num_classes, "a converted network comes without its data")
+    return latents.Space(absent, seen, decode, variables, lambda: absent)
 
 
 def network(config: ConfigDict) -> Any:
@@ -52,11 +92,17 @@ def params_of(params: Params) -> Params:
 
 
 def judge(config: ConfigDict) -> Callable[[Iterable[Any]], list[evaluation.Row]]:
-    """Judge in pixels against config.images, a folder or an npz file; without them say how else it is done."""
+    """Judge against config.images, a folder or an npz file; without them say how else it is done.
+
+    In pixels, or in config.features, such as ["inception", "inception_logits"], with the weights in the file
+    config.feature_weights, or those that are fetched.
+    """
+    if config.images and tuple(config.get("features", PIXELS)) != PIXELS:
+        in_features = cache(partial(_feature_judge, config))
+        return lambda batches: in_features()(batches)
     if config.images:
-        path = Path(config.images)
-        source = data.npz(path) if path.suffix == ".npz" else data.folder(path, size=config.settings.shape[0])
-        return glue.pixel_judge(source)
+        path, side = Path(config.images), image_side(config)
+        return glue.pixel_judge(data.npz(path) if path.suffix == ".npz" else data.folder(path, size=side))
 
     def refuse(batches: Iterable[Any]) -> list[evaluation.Row]:
         raise ValueError(
@@ -67,19 +113,71 @@ def judge(config: ConfigDict) -> Callable[[Iterable[Any]], list[evaluation.Row]]
     return refuse
 
 
+def weaker(
+    config: ConfigDict, net_of: Callable[[ConfigDict, Params, jax.Array | None], Net]
+) -> Callable[[jax.Array | None], Net] | None:
+    """The converted network in config.weaker_run, by which this one is guided; None if there is none.
+
+    Raises:
+        FileNotFoundError: nothing was converted there.
+        ValueError: it is of another kind, or of other examples or classes, with both values.
+    """
+    if not config.get("weaker_run"):
+        return None
+    _, theirs = evaluation.read_run(config.weaker_run)
+    for name in ("shape", "num_classes"):
+        here, there = config.settings[name], theirs.settings[name]
+        if here != there:
+            raise ValueError(f"the weaker network in {config.weaker_run} has {name} {there}, this one {here}")
+    params, _ = train.restore_average(config.weaker_run, "params")
+    return lambda labels: net_of(theirs, params, labels)
+
+
+def _feature_judge(config: ConfigDict) -> Callable[[Iterable[Any]], list[evaluation.Row]]:
+    found, scores = judging.features(config.features, weights=config.get("feature_weights") or None)
+    path = Path(config.images)
+
+    def images() -> tuple[str, Iterable[np.ndarray]]:
+        if path.suffix == ".npz":
+            return str(path), evaluation.image_batches(path, 250)
+        return judging.images(str(path), size=image_side(config))
+
+    references = []
+    for features in found:
+        name, batches = images()
+        references.append(evaluation.measure_stream(name, features, batches, keep=KEPT).reference)
+    return partial(evaluation.judge, references=references, scores=scores)
+
+
+def image_side(config: ConfigDict) -> int:
+    """Side of the images that it makes; an autoencoder makes several pixels of one of a latent."""
+    side: int = config.settings.shape[0]
+    return side * 2 ** (len(read_network(config.autoencoder).multipliers) - 1) if config.get("autoencoder") else side
+
+
+def calls_of(config: ConfigDict) -> int:
+    """Networks that are called in one evaluation."""
+    return 1 + (config.guidance != 1) + bool(config.get("weaker_run"))
+
+
 def guided(
     net_of: Callable[[jax.Array | None], Net],
     labels: jax.Array | None,
     config: ConfigDict,
     *,
     channels: int | None = None,
+    weaker: Callable[[jax.Array | None], Net] | None = None,
 ) -> Net:
     """The network guided against its null class by config.guidance, in the first so many channels, or in all.
+
+    With a weaker network against that, too, by config.autoguidance (Karras et al. 2024b).
 
     Raises:
         ValueError: guidance of a network without classes.
     """
     net = net_of(labels)
+    if weaker is not None:
+        net = guide(net, weaker(labels), config.autoguidance)
     if config.guidance == 1:
         return net
     if labels is None or not config.settings.num_classes:

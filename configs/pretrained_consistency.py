@@ -1,13 +1,15 @@
-"""Converted consistency models (those of OpenAI, ECT) as runs: sampled and judged.
+"""Converted consistency models (those of OpenAI, ECT) as runs: sampled, judged, and gone on from.
 
 Not a run by itself: folders that `python -m models.pretrained` writes are runs of this config.
 """
 
+from functools import partial
+
 import jax
 from ml_collections import ConfigDict
 
-from configs import glue, pretrained
-from losses import edm
+from configs import glue, pretrained, pretrained_diffusion, teachers
+from losses import Path, conversions, edm
 from losses.types import Net
 from models.pretrained import calls
 from train import Params
@@ -25,3 +27,23 @@ def build(config: ConfigDict) -> pretrained.Published:
 
     samplers = glue.consistency_samplers(f, settings.shape, GRIDS, path=edm, sigma_min=settings.call.sigma_min)
     return pretrained.published(config, samplers)
+
+
+def consistency(config: ConfigDict) -> teachers.Diffusion:
+    """What this network is to runs that start from it, its consistency function in the place of a denoiser."""
+    settings = config.settings
+    model = pretrained_diffusion.students_network(config)
+
+    def on_path(params: Params, labels: jax.Array | None, path: Path) -> Net:
+        F = glue.bind(model, params, labels)
+        return conversions.edm_on_path(calls.consistency_function(settings.call.to_dict(), F), path)
+
+    return teachers.Diffusion(
+        on_path,
+        settings.shape,
+        settings.num_classes,
+        settings.call.sigma_data,
+        "params",
+        network=partial(pretrained_diffusion.students_params, config),
+        own=teachers.Own(pretrained_diffusion.own_embedding(config, model)),
+    )

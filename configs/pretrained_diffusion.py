@@ -3,8 +3,10 @@
 Not a run by itself: folders that `python -m models.pretrained` writes are runs of this config.
 """
 
-import math
+import re
+from collections.abc import Callable
 from functools import partial
+from typing import Any, cast
 
 import jax
 import numpy as np
@@ -13,20 +15,23 @@ from ml_collections import ConfigDict
 from configs import glue, pretrained, teachers
 from losses import Path, conversions, edm
 from losses.types import Net
+from models import preconditioning
 from models.pretrained import calls
 from samplers import grids, heun
 from train import Params
 
 TEACHERS_OWN = ("map_augment",)  # layers that no student has; without augmentation labels they add nothing
+LAST_LAYER = re.compile(r"out_conv|dec_\d+x\d+_aux_conv|final")
 
 
 def build(config: ConfigDict) -> pretrained.Published:
     """The network with Heun's sampler of EDM, at config.steps."""
-    settings, calls_each = config.settings, 1 if config.guidance == 1 else 2
+    settings, calls_each = config.settings, pretrained.calls_of(config)
+    weaker = pretrained.weaker(config, denoiser)
 
     def velocity(params: Params, labels: jax.Array | None) -> Net:
         channels = 3 if config.family == "dit" else None  # what DiT's own code guides
-        net = pretrained.guided(partial(denoiser, config, params), labels, config, channels=channels)
+        net = pretrained.guided(partial(denoiser, config, params), labels, config, channels=channels, weaker=weaker)
         return conversions.denoiser_to_velocity(edm, net)
 
     n, times = config.steps, times_of(config)
@@ -55,29 +60,52 @@ def times_of(config: ConfigDict) -> np.ndarray:
 
 def diffusion(config: ConfigDict) -> teachers.Diffusion:
     """What this network is to students."""
-    settings = config.settings
-    model = pretrained.network(config)
-    if "augment_features" in settings.network:
-        model = model.clone(augment_features=0)
+    settings, call = config.settings, config.settings.call.to_dict()
+    model = students_network(config)
 
     def on_path(params: Params, labels: jax.Array | None, path: Path) -> Net:
-        F = glue.bind(model, params, labels)
-        return conversions.edm_on_path(calls.denoiser(settings.call.to_dict(), F), path)
+        return conversions.edm_on_path(calls.denoiser(call, glue.bind(model, params, labels)), path)
 
-    def own(params: Params) -> Params:
-        network = pretrained.params_of(params)
-        return {name: layer for name, layer in network.items() if name not in TEACHERS_OWN}
+    def F(bare: Net, sigma_data: float) -> Net:
+        return preconditioning.edm_network(calls.denoiser(call, bare), sigma_data)
 
-    # Random frequencies, or sinusoids of another multiple of the noise level: in neither do our own networks have them.
-    own_embedding = config.family == "openai" or settings.network.get("frequencies") is not None
     return teachers.Diffusion(
         on_path,
         settings.shape,
         settings.num_classes,
-        # What assumes none is no start for a student that does.
-        settings.call.get("sigma_data", math.nan),
+        call.get("sigma_data"),
         "params",
         guidable=config.family == "dit",
-        network=own,
-        noise_embedding=model.noise_embedding if own_embedding else None,
+        network=partial(students_params, config),
+        own=teachers.Own(own_embedding(config, model), None if call["kind"] == "edm" else F),
     )
+
+
+def students_network(config: ConfigDict) -> Any:
+    """The network without what no student has: layers for augmentation labels, and the outputs of a variance."""
+    model = pretrained.network(config)
+    without = {"out_channels": 0, "augment_features": 0}
+    return model.clone(**{name: value for name, value in without.items() if name in config.settings.network})
+
+
+def students_params(config: ConfigDict, params: Params) -> Params:
+    """Its parameters, of those that lie in the folder."""
+    network = {name: layer for name, layer in pretrained.params_of(params).items() if name not in TEACHERS_OWN}
+    settings = config.settings
+    channels = settings.shape[-1]
+    outputs = settings.network.get("out_channels", channels)
+    if outputs == channels:
+        return network
+    (last,) = (name for name in network if LAST_LAYER.fullmatch(name))
+    pixels = settings.network.get("patch", 1) ** 2
+
+    def first(leaf: jax.Array) -> jax.Array:
+        return leaf.reshape(*leaf.shape[:-1], pixels, outputs)[..., :channels].reshape(*leaf.shape[:-1], -1)
+
+    return {**network, last: jax.tree.map(first, network[last])}
+
+
+def own_embedding(config: ConfigDict, model: Any) -> Callable[[jax.Array], jax.Array] | None:
+    """Random frequencies, or sinusoids of another multiple of the noise level: in neither do our networks have them."""
+    own = config.family == "openai" or config.settings.network.get("frequencies") is not None
+    return cast(Callable[[jax.Array], jax.Array], model.noise_embedding) if own else None

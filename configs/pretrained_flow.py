@@ -11,18 +11,22 @@ from ml_collections import ConfigDict
 from configs import glue, pretrained, teachers
 from losses import linear
 from losses.types import Net
+from models import preconditioning
 from models.pretrained import calls
+from models.pretrained.dit import plain_velocity
 from samplers import grids, heun
 from train import Params
 
 
 def build(config: ConfigDict) -> pretrained.Published:
     """The network with Heun's sampler at config.steps."""
-    n, calls_each = config.steps, 1 if config.guidance == 1 else 2
+    n, calls_each = config.steps, pretrained.calls_of(config)
+    weaker = pretrained.weaker(config, velocity)
 
     def guided(params: Params, labels: jax.Array | None) -> Net:
         channels = 3 if config.settings.call.reversed else None  # SiT's own code guides three of four, REPA's all
-        return pretrained.guided(partial(velocity, config, params), labels, config, channels=channels)
+        net_of = partial(velocity, config, params)
+        return pretrained.guided(net_of, labels, config, channels=channels, weaker=weaker)
 
     sampler = glue.ode_sampler(
         f"heun {n}", heun, calls_each * (2 * n - 1), guided, config.settings.shape, grids.linear(n), path=linear
@@ -36,5 +40,18 @@ def velocity(config: ConfigDict, params: Params, labels: jax.Array | None) -> Ne
 
 
 def flow(config: ConfigDict) -> teachers.Flow:
-    """What this network is to those that go on from it."""
-    return teachers.Flow(partial(velocity, config), config.settings.shape, config.settings.num_classes, "params")
+    """What this network is to those that go on from it: one whose output is v(x, t) itself, with t = 1 at noise."""
+    settings = config.settings
+    model = pretrained.network(config).clone(out_channels=0)
+
+    def v(params: Params, labels: jax.Array | None) -> Net:
+        return preconditioning.velocity(glue.bind(model, params, labels))
+
+    return teachers.Flow(
+        v,
+        settings.shape,
+        settings.num_classes,
+        "params",
+        network=partial(plain_velocity, settings.to_dict()),
+        values={**settings.network.to_dict(), "time_scale": 1.0, "double_norm": False},
+    )

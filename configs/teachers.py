@@ -3,9 +3,11 @@
 A student gives a workdir; the run in it is rebuilt from its own config and checked before anything is read.
 """
 
-from collections.abc import Callable, Sequence
-from pathlib import Path as FilePath
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple, cast
 
 import jax
 from ml_collections import ConfigDict
@@ -14,10 +16,23 @@ import data
 import eval as evaluation
 import train
 from configs import glue
-from losses import Path
+from losses import Path as NoisePath
 from losses.types import Net
 from models import ADMUNet, EDM2UNet, SongUNet
 from train.state import check_initial
+
+
+class Own(NamedTuple):
+    """What a published network has of its own, which a student takes with its weights.
+
+    Attributes:
+        noise_embedding: of the network, if that is none that our configs build.
+        F: (bare network, sigma_data) -> the F of which EDM's preconditioning makes its denoiser, if that is not the
+            bare network itself.
+    """
+
+    noise_embedding: Callable[[jax.Array], jax.Array] | None = None
+    F: Callable[[Net, float], Net] | None = None
 
 
 class Diffusion(NamedTuple):
@@ -27,34 +42,36 @@ class Diffusion(NamedTuple):
         on_path: (params, labels, path) -> its denoiser read on that path.
         shape: of its examples.
         num_classes: 0 if it is unconditional.
-        sigma_data: standard deviation its preconditioning assumes.
+        sigma_data: standard deviation its preconditioning assumes; None if that is whatever a student assumes.
         average: the weights to take.
         guidable: whether it was trained with the null class too.
         network: parameters of the run -> those of its network, which is what `on_path` and students take.
         images: () -> the images it was trained on, where it can say; pairs of real images are made of them.
-        noise_embedding: of its network, if that is none that our configs build.
+        own: what students have to take with its weights.
     """
 
-    on_path: Callable[[train.Params, jax.Array | None, Path], Net]
+    on_path: Callable[[train.Params, jax.Array | None, NoisePath], Net]
     shape: tuple[int, ...]
     num_classes: int
-    sigma_data: float
+    sigma_data: float | None
     average: str
     guidable: bool = False
     network: Callable[[train.Params], train.Params] = lambda params: params
     images: Callable[[], data.Source] | None = None
-    noise_embedding: Callable[[jax.Array], jax.Array] | None = None
+    own: Own = Own()
 
 
 class Flow(NamedTuple):
     """What a config that trains a velocity on the straight path says to those that go on from it, by `flow(config)`.
 
     Attributes:
-        velocity: (params, labels) -> v(x_t, t) on `losses.linear`, t = 1 noise.
+        velocity: (network's params, labels) -> v(x_t, t) on `losses.linear`, t = 1 noise.
         shape: of its examples.
         num_classes: 0 if it is unconditional.
         average: the weights to take.
         images: () -> the images it was trained on, where it can say; pairs of real images are made of them.
+        network: parameters of the run -> those of its network, which is what `velocity` and students take.
+        values: what its network is built with, if its config does not say it under our names.
     """
 
     velocity: glue.NetOf
@@ -62,6 +79,8 @@ class Flow(NamedTuple):
     num_classes: int
     average: str
     images: Callable[[], data.Source] | None = None
+    network: Callable[[train.Params], train.Params] = lambda params: params
+    values: Mapping[str, Any] | None = None
 
 
 class Teacher(NamedTuple):
@@ -85,39 +104,41 @@ def teacher(
     num_classes: int,
     sigma_data: float,
     guidance: float = 1.0,
-    takes_embedding: bool = False,
+    takes_own: bool = False,
+    starts: bool = False,
 ) -> Teacher:
     """The diffusion model trained in a workdir, checked against the student it shall teach.
 
     Without a workdir the run can be built and looked at, and says what it lacks when it is to be trained. A student
-    that `takes_embedding` is built with the noise embedding of a teacher that has its own, `embedding_noise_as`.
-    In place of a workdir a config, such as configs/imagenet512_trigflow.py:XXL, names a teacher that is yet to be
-    trained: the run can be planned for.
+    that `takes_own` is built with what its teacher has of its own, by `embedding_noise_as` and `network_of`. If it only
+    `starts` from the weights there, the run may be of a consistency model, which has no denoiser to follow. In place of
+    a workdir a config, such as configs/imagenet512_trigflow.py:XXL, names a teacher that is yet to be trained: the run
+    can be planned for.
 
     Raises:
         FileNotFoundError: if there is no run, or it has no checkpoint, when the parameters are read.
-        ValueError: if the run is not of a diffusion model, or of other data, or preconditioned otherwise, or has a
-            noise embedding that the student does not take, or guidance is asked of a model that never saw the null
-            class.
+        ValueError: if the run is not of a diffusion model, or of other data, or preconditioned otherwise, or has
+            something of its own that the student does not take, or guidance is asked of a model that never saw the
+            null class.
     """
     if not workdir:
         return Teacher(_absent(tuple(shape), num_classes, sigma_data), _no_teacher, _no_teacher)
     trained = ".py" not in workdir
     config_file, config = evaluation.read_run(workdir) if trained else _read_config(workdir)
     module = evaluation.load_module(config_file)
-    if not hasattr(module, "diffusion"):
-        raise ValueError(f"the run in {workdir} is of {config_file.name}, which does not train a diffusion model")
-    diffusion: Diffusion = module.diffusion(config)
+    diffusion = _said(module, config, workdir, starts=starts)
     for name, theirs, ours in (
         ("shape", tuple(diffusion.shape), tuple(shape)),
         ("num_classes", diffusion.num_classes, num_classes),
-        ("sigma_data", diffusion.sigma_data, sigma_data),
+        ("sigma_data", sigma_data if diffusion.sigma_data is None else diffusion.sigma_data, sigma_data),
     ):
         if theirs != ours:
             raise ValueError(f"the teacher in {workdir} has {name} {theirs}, this run {ours}")
-    if diffusion.noise_embedding is not None and not takes_embedding:
+    if diffusion.own != Own() and not takes_own:
+        how = "predicts" if diffusion.own.F else "embeds noise levels"
         raise ValueError(
-            f"the network in {workdir} embeds noise levels in its own way, which students here do not take"
+            f"the network in {workdir} {how} in its own way, and with other weights than its own this run's student"
+            " cannot start; students in EDM's form can, such as those of the _cd and _ect configs"
         )
     if guidance != 1 and not diffusion.guidable:
         raise ValueError(f"guidance {guidance} needs a teacher trained with label_dropout, {workdir} was not")
@@ -134,9 +155,31 @@ def teacher(
     return Teacher(diffusion, params, like)
 
 
+def _said(module: ModuleType, config: ConfigDict, workdir: str, *, starts: bool) -> Diffusion:
+    """What a run says of its network."""
+    name = Path(str(module.__file__)).name
+    if hasattr(module, "diffusion"):
+        return cast(Diffusion, module.diffusion(config))
+    if not hasattr(module, "consistency"):
+        raise ValueError(f"the run in {workdir} is of {name}, which does not train a diffusion model")
+    if not starts:
+        raise ValueError(
+            f"the network in {workdir} is a consistency model: it jumps to data and has no denoiser that a student"
+            " could follow; runs that need no teacher can start from it, such as those of the _ect configs"
+        )
+    return cast(Diffusion, module.consistency(config))
+
+
+def network_of(teacher: Teacher, model: glue.Backbone, sigma_data: float) -> Callable[..., Net]:
+    """`glue.bind` of a student's network, as the F that EDM's preconditioning takes, whatever its teacher predicts."""
+    F = teacher.diffusion.own.F
+    bind = partial(glue.bind, model)
+    return bind if F is None else lambda *args, **options: F(bind(*args, **options), sigma_data)
+
+
 def embedding_noise_as(teacher: Teacher, model: ADMUNet | EDM2UNet | SongUNet) -> Any:
     """A student that embeds noise levels as its teacher does, of whose weights it starts."""
-    embedding = teacher.diffusion.noise_embedding
+    embedding = teacher.diffusion.own.noise_embedding
     return model if embedding is None else model.clone(noise_embedding=embedding)
 
 
@@ -146,7 +189,7 @@ def start(teacher_run: str, teacher: Teacher) -> dict[str, Any]:
 
 
 def guided(
-    teacher: Teacher, frozen: train.Params, labels: jax.Array | None, path: Path, *, scale: float | jax.Array
+    teacher: Teacher, frozen: train.Params, labels: jax.Array | None, path: NoisePath, *, scale: float | jax.Array
 ) -> Net:
     """The teacher's denoiser on a path, guided against its null class by one scale or one for each example."""
     return glue.classifier_free(
@@ -180,16 +223,16 @@ def extended_start(
     return jax.tree_util.tree_map_with_path(lambda path, leaf: given.get(path, leaf), initial)
 
 
-def _read_config(name: str) -> tuple[FilePath, ConfigDict]:
+def _read_config(name: str) -> tuple[Path, ConfigDict]:
     """The file and the values of a config given as FILE.py or FILE.py:SIZE."""
     stem, _, size = name.partition(".py")
-    file = FilePath(f"{stem}.py")
+    file = Path(f"{stem}.py")
     get_config = evaluation.load_module(file).get_config
     return file, get_config(size.removeprefix(":")) if size else get_config()
 
 
 def _absent(shape: tuple[int, ...], num_classes: int, sigma_data: float) -> Diffusion:
-    def on_path(params: train.Params, labels: jax.Array | None, path: Path) -> Net:
+    def on_path(params: train.Params, labels: jax.Array | None, path: NoisePath) -> Net:
         return _no_teacher()
 
     return Diffusion(on_path, shape, num_classes, sigma_data, average="", guidable=True)

@@ -16,6 +16,7 @@ from rich.console import Console
 
 from .images import image_batches
 from .judge import Batches, judge
+from .names import ALONE
 from .npz import read_npz
 from .options import add_data_options, add_feature_options, asked, reference
 from .rebuild import load_experiment
@@ -53,7 +54,8 @@ def report(
 def _judged(options: argparse.Namespace) -> list[Row]:
     if options.workdir is not None and not options.paths:
         return _judge_run(options)
-    if options.workdir is None and len(options.paths) == 2:
+    enough = 1 if set(options.features) <= set(ALONE) else 2
+    if options.workdir is None and enough <= len(options.paths) <= 2:
         return _judge_paths(options)
     raise ValueError("give either --workdir, or two paths: samples and reference")
 
@@ -84,11 +86,14 @@ def chosen_judge(options: argparse.Namespace) -> Judge | None:
     """The judge that --reference and --features ask for; None for the run's own.
 
     Raises:
-        ValueError: features without a reference.
+        ValueError: features or measures without a reference, but for those that need none.
     """
-    if options.reference is None:
+    alone = set(options.features) <= set(ALONE)
+    if options.reference is None and not alone:
         if options.features != ["pixels"]:
             raise ValueError("--features of a run need --reference: real images, a file of moments, or a data set")
+        if options.measures != "standard":
+            raise ValueError(f"--measures {options.measures} needs --reference; the run has measures of its own")
         return None
     found = asked(options)
     references = [reference(options.reference, features, options) for features in found.features]
@@ -96,7 +101,7 @@ def chosen_judge(options: argparse.Namespace) -> Judge | None:
 
 
 def _judge_paths(options: argparse.Namespace) -> list[Row]:
-    samples, real = options.paths
+    samples, real = options.paths[0], options.paths[-1]
     found = asked(options)
     batches = image_batches(samples, options.batch_size)
     first = next(batches)

@@ -4,6 +4,8 @@ from .features import Features
 from .rows import count_name
 
 POOL, SPATIAL, LOGITS = "inception", "inception_spatial", "inception_logits"
+LPIPS = "lpips_vgg"
+ALONE = (LOGITS, LPIPS)  # measured of samples without real images
 PUBLISHED = {POOL: "fid", SPATIAL: "sfid"}
 
 

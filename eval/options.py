@@ -41,7 +41,8 @@ def add_feature_options(parser: argparse.ArgumentParser) -> None:
         "--features",
         nargs="+",
         default=["pixels"],
-        help="pixels, inception, inception_spatial, inception_logits, dinov2; of one network (default: pixels)",
+        help="pixels, lpips_vgg, dinov2, inception, inception_spatial, inception_logits; of one network"
+        " (default: pixels)",
     )
     group.add_argument("--weights", type=Path, help="file of the network's weights (default: fetched once and kept)")
     group.add_argument("--resize", help="how images come to the network's size (default: the network's first)")

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from .rows import Row
 
@@ -134,4 +134,7 @@ def _log_if_wide(axes: Axes, values: Sequence[int | float]) -> None:
     finite = [value for value in values if math.isfinite(value)]
     if finite and min(finite) > 0 and max(finite) > 10 * min(finite):
         axes.set_yscale("log")
+        # Few decades have few whole powers of ten, and would be left with one or two labels.
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if max(finite) < 1e3 * min(finite) else (1,)))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.yaxis.set_minor_formatter(NullFormatter())

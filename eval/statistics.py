@@ -83,7 +83,8 @@ def add_sums(statistics: Statistics, sums: BatchSums) -> Statistics:
     if bad:
         raise ValueError(f"{bad} of {n} feature vectors hold NaN or infinite values")
     c, y, yy = (np.asarray(part, np.float64) for part in (sums.center, sums.total, sums.outer))
-    outer = yy + np.outer(c, y) + np.outer(y, c) + n * np.outer(c, c)
+    half = np.outer(c, y + n * c / 2)  # c y' + y c' + n c c' is this and its transpose
+    outer = yy + half + half.T
     return Statistics(statistics.n + n, statistics.total + y + n * c, statistics.outer + outer)
 
 

@@ -40,6 +40,26 @@ def edm(F: Net, sigma_data: float = 0.5) -> Net:
     return denoiser
 
 
+def edm_network(D: Net, sigma_data: float = 0.5) -> Net:
+    """The F of which `edm` makes this denoiser: F(c_in x, ln(t) / 4) = (D(x, t) - c_skip x) / c_out.
+
+    So a network that was trained under another preconditioning is taken where one of EDM's is. Where t is small D - x
+    is a difference of nearly equal numbers; c_out, by which F is multiplied again, makes its rounding as small.
+
+    Raises:
+        ValueError: `sigma_data` is not positive.
+    """
+    _require_positive("sigma_data", sigma_data)
+
+    def F(x: Float[Array, "batch *shape"], c_noise: Float[Array, " batch"]) -> Float[Array, "batch *shape"]:
+        x, t = at_least_float32(x), jnp.exp(4 * at_least_float32(c_noise))
+        n = jnp.sqrt(jnp.square(t) + sigma_data**2)
+        x_t = expand(n, x) * x
+        return expand(n / (t * sigma_data), x) * (D(x_t, t) - expand(jnp.square(sigma_data / n), x) * x_t)
+
+    return F
+
+
 def vp(F: Net, beta_d: float = 19.9, beta_min: float = 0.1, steps: int = 1000) -> Net:
     """Denoiser `D(x, t) = x - t F(x / sqrt(t^2 + 1), (steps - 1) tau)` of Song et al. 2021's VP.
 

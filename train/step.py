@@ -27,7 +27,8 @@ def make_step(experiment: Experiment, mesh: Mesh) -> Wrapped:
     like = state_like(experiment, mesh)
 
     def step(state: State, batch: Batch, frozen: Any) -> tuple[State, dict[str, Float[Array, ""]]]:
-        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):  # for networks that say where their examples are
+        # Networks ask for it that say where their examples are, and kernels that are called device by device.
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
             return unplaced_step(state, batch, frozen)
 
     def unplaced_step(state: State, batch: Batch, frozen: Any) -> tuple[State, dict[str, Float[Array, ""]]]:
@@ -39,15 +40,13 @@ def make_step(experiment: Experiment, mesh: Mesh) -> Wrapped:
         context = Context(step=state.step, frozen=frozen, averages=old_averages)
         batch = experiment.prepare(key_prepare, batch)
 
-        # What is called device by device, as kernels are, asks JAX for the mesh.
-        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
-            gradient, (losses, metrics) = accumulated_gradient(
-                lambda params, batch, key: experiment.objective(params, batch, key, context),
-                state.params,
-                batch,
-                key_loss,
-                micro_batches=experiment.accumulate,
-            )
+        gradient, (losses, metrics) = accumulated_gradient(
+            lambda params, batch, key: experiment.objective(params, batch, key, context),
+            state.params,
+            batch,
+            key_loss,
+            micro_batches=experiment.accumulate,
+        )
         updates, opt_state = experiment.optimizer.update(gradient, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         averages = update(old_averages, experiment.averages, params, state.step)

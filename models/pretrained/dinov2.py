@@ -6,10 +6,9 @@ import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-import jax.numpy as jnp
-
 from ..dinov2 import DINOV2_SIZES, DINOv2, Resample, smoothed, to_scale, to_size
-from .tensors import Place, Tensors, placed, shapes_of
+from .layouts import Place, Tensors
+from .tensors import by_name, params_of, variables_of
 
 
 class Names(NamedTuple):
@@ -94,12 +93,14 @@ def dinov2(tensors: Tensors, *, heads: int | None = None) -> tuple[DINOv2, dict[
     # Kernels of patches are convolutions in the file, [width, 3, patch, patch], and a matrix here.
     kernel = f"{names.layers['embed'][0]}.weight"
     tensors = {**tensors, kernel: tensors[kernel].transpose(0, 2, 3, 1).reshape(module.width, -1)}
-    return module, placed(
+    return module, params_of(
+        variables_of(module, (1, side, side, 3)),
         tensors,
-        shapes_of(module.init, jnp.zeros((1, side, side, 3))),
-        lambda place: _names(place, names),
-        what=f"DINOv2 as {names.library} names them",
+        by_name(lambda place: _names(place, names)),
+        {},
+        f"DINOv2 as {names.library} names them",
         unused=lambda name: name in names.unused,
+        ones=True,
     )
 
 

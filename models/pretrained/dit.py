@@ -11,13 +11,16 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
+from jax import Array
 
 from ..dit import SIZES, DiT
-from ..embeddings import grid_positions
+from ..embeddings import grid_positions, sinusoidal
 from .converted import Converted, Family, Settings
-from .layouts import Place, Stored, StoredAt, Tensors, linear, params_of, patches, refuse, same, shapes_of
+from .layouts import Place, Stored, StoredAt, Tensors, linear, patches, same
 from .openai import noise_levels
+from .tensors import params_of, refuse, shapes_of
 from .unpickle import Record
 
 LAYERS = {
@@ -137,6 +140,30 @@ def constants(settings: Settings) -> dict[str, np.ndarray]:
     """The positions."""
     side = settings["shape"][0] // settings["network"]["patch"]
     return {"pos_embed": grid_positions(side, side, settings["network"]["width"])[None]}
+
+
+def plain_velocity(settings: Settings, params: Any) -> Any:
+    """Parameters of the same network with v(x, t) of (1 - t) x + t z as its output, exactly.
+
+    Outputs of a variance are left out. SiT's network reads 1 - t and points to the data: the sinusoids of f - f t are
+    those of f t, turned by f, which the layer after them takes up, and the last layer changes its sign.
+    """
+    network, channels = settings["network"], settings["shape"][-1]
+    sign = -1.0 if settings["call"]["reversed"] else 1.0
+
+    def outputs(leaf: Array) -> Array:
+        split = leaf.reshape(*leaf.shape[:-1], network["patch"] ** 2, network["out_channels"])
+        return sign * split[..., :channels].reshape(*leaf.shape[:-1], -1)
+
+    params = {**params, "final": {name: outputs(leaf) for name, leaf in params["final"].items()}}
+    if not settings["call"]["reversed"]:
+        return params
+    first = params["conditioning"]["t"]["linear0"]
+    ones = np.asarray(sinusoidal(jnp.ones(1), first["kernel"].shape[0]))[0, :, None]
+    (cos_f, sin_f), (cosines, sines) = np.split(ones, 2), jnp.split(first["kernel"], 2)
+    turned = jnp.concatenate([cos_f * cosines + sin_f * sines, sin_f * cosines - cos_f * sines])
+    times = {**params["conditioning"]["t"], "linear0": {**first, "kernel": turned}}
+    return {**params, "conditioning": {**params["conditioning"], "t": times}}
 
 
 def recognises(content: Any) -> bool:

@@ -17,23 +17,9 @@ from ..adm import adm
 from ..embeddings import edm_positional, fourier
 from ..unet import SongUNet
 from .converted import Converted, Family, Settings
-from .layouts import (
-    Place,
-    Stored,
-    StoredAt,
-    Tensors,
-    box,
-    convolution,
-    flat,
-    linear,
-    numbers,
-    params_of,
-    qkv,
-    refuse,
-    same,
-    shapes_of,
-)
+from .layouts import Place, Stored, StoredAt, Tensors, box, convolution, flat, linear, numbers, qkv, same
 from .reader import state_dict
+from .tensors import params_of, refuse, shapes_of
 from .unpickle import Record
 
 CLASSES = {

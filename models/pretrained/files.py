@@ -16,8 +16,8 @@ import numpy as np
 
 from . import dit, edm, edm2, openai
 from .converted import Converted, Family
-from .layouts import places, refuse, tensors_of
 from .reader import read
+from .tensors import places, refuse, tensors_of
 
 FORMAT = 1
 WEIGHTS, DESCRIPTION, RUN = "model.safetensors", "model.json", "run.json"
@@ -99,7 +99,8 @@ def write(folder: str | Path, converted: Converted, source: str | Path) -> None:
         "parameters": sum(array.size for array in arrays.values()),
         "names": {"/".join(place): stored_at(place, shape).name for place, shape in shapes.items()},
     }
-    knobs = {"steps": 18, "guidance": 1.0, "images": "", "judged_samples": 50_000}
+    knobs = {"steps": 18, "guidance": 1.0, "weaker_run": "", "autoguidance": 1.0, "autoencoder": ""}
+    knobs |= {"images": "", "features": ["pixels"], "feature_weights": "", "judged_samples": 50_000}
     config = {"family": family, "settings": settings, **knobs}
     run = {"config_file": CONFIGS[settings["call"]["kind"]], "config": config}
     for name, content in ((DESCRIPTION, description), (RUN, run)):

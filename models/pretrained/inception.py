@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import jax.numpy as jnp
 
 from ..inception import SIDE, InceptionV3
-from .tensors import Place, Tensors, placed, shapes_of
+from .layouts import Place, Tensors
+from .tensors import by_name, params_of, places, variables_of
 
 KINDS = {
     "kernel": "conv.weight",
@@ -54,11 +55,13 @@ def inception(tensors: Tensors) -> dict[str, Any]:
     Raises:
         ValueError: tensors are missing, left over, of another shape or not finite; all of them are listed.
     """
-    shapes = shapes_of(InceptionV3().init, jnp.zeros((1, SIDE, SIDE, 3)))
+    shapes = variables_of(InceptionV3(), (1, SIDE, SIDE, 3))
     if "output.weight" not in tensors:
-        return placed(tensors, shapes, names, what="FID's Inception-v3 as pytorch-fid names them", unused=unused)
-    variables = placed(tensors, shapes, graph_names, what="FID's Inception-v3 as OpenAI and NVIDIA name them")
-    for place, shape in shapes.items():
+        what = "FID's Inception-v3 as pytorch-fid names them"
+        return cast(dict[str, Any], params_of(shapes, tensors, by_name(names), {}, what, unused=unused))
+    what = "FID's Inception-v3 as OpenAI and NVIDIA name them"
+    variables: dict[str, Any] = params_of(shapes, tensors, by_name(graph_names), {}, what)
+    for place, shape in places(shapes).items():
         if place[-1] == "scale":
             layer = variables
             for key in place[:-1]:

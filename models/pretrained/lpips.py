@@ -10,13 +10,15 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
+import jax
 import numpy as np
 from jax import Array
 from jaxtyping import Float32
 
 from ..alexnet import LAYERS, AlexNet
 from ..vgg import STAGES, VGG, Convolution
-from .tensors import Place, Tensors, placed
+from .layouts import Place, Tensors
+from .tensors import by_name, params_of
 
 Weights: TypeAlias = tuple[Float32[Array, " channels"], ...]
 """One number for each channel of each layer, not negative."""
@@ -71,24 +73,29 @@ def read_npz(path: str | Path) -> tuple[VGG, Weights]:
 
 
 def _trunk(tensors: Tensors, sizes: Iterable[tuple[int, int, int, int]], what: str) -> list[Convolution]:
-    shapes: dict[Place, tuple[int, ...]] = {}
-    for number, channels, new_channels, size in sizes:
-        shapes[str(number), "kernel"] = (size, size, channels, new_channels)
-        shapes[str(number), "bias"] = (new_channels,)
+    shapes = {
+        str(number): {"kernel": _shape(size, size, channels, new_channels), "bias": _shape(new_channels)}
+        for number, channels, new_channels, size in sizes
+    }
 
     def names(place: Place) -> tuple[str]:
         number, kind = place
         return (f"features.{number}.{'weight' if kind == 'kernel' else 'bias'}",)
 
-    layers = placed(tensors, shapes, names, what=what, unused=lambda name: name.startswith("classifier."))
-    return [Convolution(**layer) for layer in layers.values()]
+    classifier = "classifier."
+    found = params_of(shapes, tensors, by_name(names), {}, what, unused=lambda name: name.startswith(classifier))
+    return [Convolution(**found[number]) for number in shapes]
 
 
 def _weights(tensors: Tensors, channels: Sequence[int], what: str) -> Weights:
     ending = "" if "lin0" in tensors else ".model.1.weight"
-    shapes: dict[Place, tuple[int, ...]] = {(f"lin{i}",): (size,) for i, size in enumerate(channels)}
-    weights = placed(tensors, shapes, lambda place: (place[0] + ending,), what=what)
-    negative = [name for name, array in weights.items() if (array < 0).any()]
+    shapes = {f"lin{i}": _shape(size) for i, size in enumerate(channels)}
+    found = params_of(shapes, tensors, by_name(lambda place: (place[0] + ending,)), {}, what, ones=True)
+    negative = [name for name in shapes if (found[name] < 0).any()]
     if negative:
-        raise ValueError(f"not the weights of {what}: {', '.join(negative)} hold negative numbers")
-    return tuple(weights.values())
+        raise ValueError(f"these are not the tensors of {what}: {', '.join(negative)} hold negative numbers")
+    return tuple(found[name] for name in shapes)
+
+
+def _shape(*sizes: int) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(sizes, np.float32)

@@ -17,20 +17,8 @@ from ..adm import ADMUNet
 from ..embeddings import sinusoidal
 from ..unet_blocks import group_norm
 from .converted import Converted, Family, Settings
-from .layouts import (
-    Layout,
-    Place,
-    Stored,
-    StoredAt,
-    Tensors,
-    convolution,
-    flat,
-    linear,
-    params_of,
-    qkv,
-    same,
-    shapes_of,
-)
+from .layouts import Layout, Place, Stored, StoredAt, Tensors, convolution, flat, linear, qkv, same
+from .tensors import params_of, shapes_of
 
 PARTS = {
     "norm0": "in_layers.0",

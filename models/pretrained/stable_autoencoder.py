@@ -9,12 +9,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import jax.numpy as jnp
-
 from ..attention import softmax_attention
 from ..autoencoder import Autoencoder
+from .layouts import Place, StoredAt, Tensors
 from .reader import read
-from .tensors import Place, Tensors, placed, shapes_of
+from .tensors import by_name, params_of, variables_of
 
 # What `Autoencoder` is built for, by the names of diffusers. A file of settings says these values or nothing.
 FIXED = {
@@ -116,10 +115,21 @@ def autoencoder(module: Autoencoder, tensors: Tensors) -> dict[str, Any]:
     Raises:
         ValueError: tensors are missing, left over, of another shape or not finite; all of them are listed.
     """
-    levels = len(module.multipliers)
     heads = OLD_HEADS if "encoder.mid_block.attentions.0.query.weight" in tensors else HEADS
-    shapes = shapes_of(module.init, jnp.zeros((1, 2 ** (levels - 1), 2 ** (levels - 1), module.image_channels)))
-    return placed(tensors, shapes, partial(_names, levels=levels, heads=heads), what="an AutoencoderKL of diffusers")
+    what = "an AutoencoderKL of diffusers"
+    found: dict[str, Any] = params_of(variables(module), tensors, stored_at(module, heads=heads), {}, what, ones=True)
+    return found
+
+
+def variables(module: Autoencoder) -> Any:
+    """The shapes of all that it has."""
+    side = 2 ** (len(module.multipliers) - 1)
+    return variables_of(module, (1, side, side, module.image_channels))
+
+
+def stored_at(module: Autoencoder, *, heads: Mapping[str, tuple[str, ...]] = HEADS) -> StoredAt:
+    """Where diffusers' files have each parameter; `OLD_HEADS` are the names of attention before 2023."""
+    return by_name(partial(_names, levels=len(module.multipliers), heads=heads))
 
 
 def _names(place: Place, *, levels: int, heads: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:

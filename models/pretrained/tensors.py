@@ -1,90 +1,144 @@
-"""Tensors of a foreign file in the places of our parameters, once all are known to be there and to fit."""
+"""All tensors of a foreign file and all parameters of a network: the one become the other once every one is there."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeAlias
+from collections.abc import Callable, Sequence
+from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-Tensors: TypeAlias = Mapping[str, np.ndarray]
-"""What a file holds: {name: tensor}, in PyTorch's order of axes."""
+from .layouts import Place, Stored, StoredAt, Tensors, outputs_first, same
 
-Place: TypeAlias = tuple[str, ...]
-"""Where a parameter lies in a tree of dictionaries: `("encoder", "conv_in", "kernel")`."""
+LISTED = 30  # faults in one error
 
 
-def shapes_of(init: Callable[..., Any], *inputs: Any) -> dict[Place, tuple[int, ...]]:
-    """Places and shapes of what a network's `init` makes for these inputs; nothing is computed."""
-    tree = jax.eval_shape(init, jax.random.key(0), *inputs)
+def variables_of(module: nn.Module, *inputs: tuple[int, ...]) -> Any:
+    """The shapes of all that a network has, "params" and more, by inputs of these shapes; nothing is computed."""
+    return jax.eval_shape(module.init, jax.random.key(0), *(jnp.zeros(shape) for shape in inputs))
+
+
+def shapes_of(module: nn.Module, *inputs: tuple[int, ...], labels: bool = False, second_time: bool = False) -> Any:
+    """The shapes of a network's parameters; it may take labels and a second time besides."""
+    given = [jnp.zeros(shape) for shape in inputs] + [jnp.zeros(1, jnp.int32)] * labels
+    told: dict[str, Any] = {"s": jnp.zeros(1)} if second_time else {}
+    return jax.eval_shape(lambda: module.init(jax.random.key(0), *given, **told)["params"])
+
+
+def places(tree: Any) -> dict[Place, tuple[int, ...]]:
+    """{place: shape} of a tree of dicts."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {tuple(part.key for part in path): leaf.shape for path, leaf in leaves}
+    return {tuple(part.key for part in path): tuple(leaf.shape) for path, leaf in leaves}
 
 
-def placed(
+def by_name(names_of: Callable[[Place], Sequence[str]]) -> StoredAt:
+    """Where a file has each parameter whose kernels lie as in PyTorch and all else as here, by what it is called."""
+
+    def of(place: Place, shape: tuple[int, ...]) -> Stored:
+        return Stored(tuple(names_of(place)), outputs_first if place[-1] == "kernel" else same)
+
+    return of
+
+
+def params_of(
+    shapes: Any,
     tensors: Tensors,
-    shapes: Mapping[Place, tuple[int, ...]],
-    names_of: Callable[[Place], Sequence[str]],
-    *,
+    stored_at: StoredAt,
+    constants: Tensors,
     what: str,
+    *,
+    within: float = 0.0,
     unused: Callable[[str], bool] = lambda name: False,
-) -> dict[str, Any]:
-    """Parameters from the tensors of a file, in float32, as a tree of dictionaries.
-
-    Kernels change their axes: PyTorch counts outputs and inputs first, we count them last, in the other order.
+    ones: bool = False,
+) -> Any:
+    """Our parameters, float32, from the tensors of a file.
 
     Args:
-        tensors: what the file holds.
-        shapes: of the parameters, by place.
-        names_of: place -> the names that the file has for it; several are joined along outputs, as q, k and v are; none
-            leaves the place empty.
-        what: the network, for errors.
+        shapes: of our parameters.
+        tensors: of the file.
+        stored_at: where it has each parameter.
+        constants: further tensors that it should have, each with the value that our network has in it.
+        what: the network, for the error.
+        within: how far constants may be from that, besides rounding.
         unused: names that the file may have besides.
+        ones: whether a linear layer may be a convolution of one pixel, and a vector a batch of one.
 
     Raises:
-        ValueError: tensors are missing, left over, of another shape or not finite; all of them are listed.
+        ValueError: listing tensors that are missing, left over, of another shape, not of finite numbers, or constants
+            of another value.
     """
-    names = {place: tuple(names_of(place)) for place in shapes}
-    stored = {name: _stored(place, shapes[place], len(several)) for place, several in names.items() for name in several}
-    faults = [f"{name} is missing" for name in stored if name not in tensors]
-    faults += [f"{name} is not a tensor of it" for name in tensors if name not in stored and not unused(name)]
-    faults += [fault for name in stored if name in tensors and (fault := _fault(name, tensors[name], stored[name]))]
-    if faults:
-        raise ValueError(f"not the weights of {what}:\n" + "\n".join(faults))
+    found = {place: stored_at(place, shape) for place, shape in places(shapes).items()}
+    expected: dict[str, tuple[int, ...]] = {}
+    for place, shape in places(shapes).items():
+        names = found[place].names()
+        one = shape[1:] if found[place].copies else shape
+        if not found[place].copies and len(names) > 1:
+            one = (*shape[:-1], shape[-1] // len(names))
+        of_one = np.broadcast_to(np.float32(0), one)
+        expected.update(dict.fromkeys(names, found[place].layout.stored(of_one).shape))
+    faults = [f"{name} is missing" for name in (*expected, *constants) if name not in tensors]
+    known = {*expected, *constants}
+    faults += [f"{name} is not a tensor of this network" for name in tensors if name not in known and not unused(name)]
+    for name, shape in expected.items():
+        if name in tensors and not fits(tensors[name].shape, shape, ones=ones):
+            faults.append(f"{name} has shape {tensors[name].shape}, expected {shape}")
+        elif name in tensors and not is_finite(tensors[name]):
+            faults.append(f"{name} holds something else than finite numbers ({tensors[name].dtype})")
+    for name, value in constants.items():
+        if name in tensors and not close(tensors[name], value, within):
+            faults.append(f"{name} is a constant with another value than this network has in it")
+    refuse(faults, f"these are not the tensors of {what}")
 
     params: dict[str, Any] = {}
-    for place, several in names.items():
-        if not several:
+    for place, (_, layout, copies) in found.items():
+        names = found[place].names()
+        parts = [layout.ours(np.asarray(tensors[name], np.float32).reshape(expected[name])) for name in names]
+        if not parts:
             continue
-        pieces = [tensors[name].reshape(stored[name]) for name in several]
-        if place[-1] == "kernel":
-            pieces = [np.moveaxis(piece, (0, 1), (-1, -2)) for piece in pieces]
         layer = params
         for key in place[:-1]:
             layer = layer.setdefault(key, {})
-        layer[place[-1]] = jnp.asarray(np.concatenate(pieces, axis=-1), jnp.float32)
+        joined = np.stack(parts) if copies else parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-1)
+        layer[place[-1]] = jnp.asarray(joined)
     return params
 
 
-def _stored(place: Place, shape: tuple[int, ...], pieces: int) -> tuple[int, ...]:
-    """The shape that a file has for each of the pieces of a parameter."""
-    *rest, outputs = shape
-    if place[-1] != "kernel":
-        return (*rest, outputs // pieces)
-    *window, inputs = rest
-    return (outputs // pieces, inputs, *window)
+def tensors_of(params: Any, stored_at: StoredAt) -> dict[str, np.ndarray]:
+    """The tensors of a file from our parameters, the way back."""
+    tensors = {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        stored = stored_at(tuple(part.key for part in path), tuple(leaf.shape))
+        names = stored.names()
+        whole = np.asarray(leaf)
+        parts = list(whole) if stored.copies else np.split(whole, len(names), axis=-1) if len(names) > 1 else [whole]
+        for name, part in zip(names, parts, strict=bool(names)):
+            tensors[name] = np.asarray(stored.layout.stored(part), order="C")
+    return tensors
 
 
-def _fault(name: str, tensor: np.ndarray, stored: tuple[int, ...]) -> str | None:
-    # Where the numbers of axes differ, a linear layer may be a convolution of one pixel, and a vector may be a batch.
-    if tensor.shape != stored and (tensor.ndim == len(stored) or _without_ones(tensor.shape) != _without_ones(stored)):
-        return f"{name} has shape {tensor.shape}, expected {stored}"
-    if not jnp.issubdtype(tensor.dtype, jnp.floating) or not np.isfinite(tensor.astype(np.float32)).all():
-        return f"{name} holds something else than finite floating-point numbers ({tensor.dtype})"
-    return None
+def fits(found: tuple[int, ...], expected: tuple[int, ...], *, ones: bool) -> bool:
+    """Whether a tensor of one shape is of another; with `ones` but for axes of 1, if it has more or fewer axes."""
+    alike = [size for size in found if size != 1] == [size for size in expected if size != 1]
+    return found == expected or (ones and len(found) != len(expected) and alike)
 
 
-def _without_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
-    return tuple(size for size in shape if size != 1)
+def is_finite(array: np.ndarray) -> bool:
+    """Whether an array is of floating point numbers, all of them finite."""
+    return jnp.issubdtype(array.dtype, jnp.floating) and bool(np.isfinite(array.astype(np.float32)).all())
+
+
+def close(array: np.ndarray, value: np.ndarray, within: float) -> bool:
+    """Whether an array of a file is what we have, but for its rounding and a distance."""
+    if array.shape != value.shape or not is_finite(array):
+        return False
+    rounding = 4 * float(jnp.finfo(array.dtype).eps)
+    return bool(np.allclose(array.astype(np.float64), value, rtol=rounding, atol=rounding + within))
+
+
+def refuse(faults: list[str], what: str) -> None:
+    """Raise a ValueError that lists what is wrong, if anything is."""
+    if faults:
+        more = [f"and {len(faults) - LISTED} more"] if len(faults) > LISTED else []
+        raise ValueError(f"{what}:\n" + "\n".join([*faults[:LISTED], *more]))

@@ -210,4 +210,6 @@ def test_from_scratch_consistency_comes_after_flow_matching(runs):
 
 def test_configs_are_of_one_network():
     for config in (digits_reflow.get_config(), digits_consistency_fm.get_config(), module(FLOW).get_config()):
-        assert [config[name] for name in flows.NETWORK] == [4, 128, 3, 4, 1.0, False]
+        values = {name: config.get(name, usual) for name, usual in flows.NETWORK.items()}
+        expected = {"patch": 4, "width": 128, "depth": 3, "heads": 4, "mlp_ratio": 4, "time_scale": 1.0}
+        assert values == expected | {"double_norm": False}

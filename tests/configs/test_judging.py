@@ -9,11 +9,14 @@ import numpy as np
 import pytest
 
 import eval as evaluation
+import losses
 from configs import judging
 from configs.feature_networks import Network, Prepare
 from configs.judging import evaluations, examples, features, images
 from eval.names import LOGITS, POOL, SPATIAL
+from models import vgg
 from tests import tiny
+from tests.drawn import linear_tensors, lpips_vgg, trunk_tensors
 from train import Sampler, fit
 
 
@@ -53,10 +56,31 @@ def test_features_of_a_network_have_its_weights_and_resize(weights):
     assert evaluation.metric_name("fd", other, 50_000) == "fid_clean_50k"
 
 
+def test_lpips_is_a_diversity_of_images(tmp_path):
+    """Of two pairs in each of two classes; by the distance that `losses` has."""
+    tensors = {**trunk_tensors("vgg"), **linear_tensors("vgg")}
+    np.savez(tmp_path / "lpips.npz", **tensors)
+    none, (score,) = features(["lpips_vgg"], weights=tmp_path / "lpips.npz")
+    assert none == ()
+    x = np.random.default_rng(0).integers(0, 256, (4, 16, 16, 3), np.uint8)
+    labels = np.array([0, 1, 0, 1])
+    rows = evaluation.judge([(x[:3], labels[:3]), (x[3:], labels[3:])], references=(), scores=(score,))
+    trunk, layers = lpips_vgg()
+    a, b = (jnp.asarray(part, jnp.float32) / 127.5 - 1 for part in (x[:2], x[2:]))
+    distances = losses.lpips(a, b, features=vgg.lpips_features(trunk), weights=layers)
+    assert rows[0]["metric"] == "diversity_lpips_vgg_4"
+    assert rows[0]["weights_sha256"] == evaluation.file_sha256(tmp_path / "lpips.npz")
+    np.testing.assert_allclose(rows[0]["value"], np.mean(distances), rtol=1e-5)
+    with pytest.raises(ValueError, match=r"needs --weights FILE\.npz with VGG16's trunk"):
+        features(["lpips_vgg"])
+
+
 def test_what_features_do_not_exist(weights):
     second = TOY._replace(outputs={"dinov2": lambda out: out[0]})
     both = {"weights": weights, "networks": [TOY, second]}
-    with pytest.raises(ValueError, match=r"no features 'inception_pool'; there are pixels, inception,.*did you mean"):
+    with pytest.raises(
+        ValueError, match=r"no features 'inception_pool'; there are pixels, lpips_vgg, inception,.*did you mean"
+    ):
         features(["inception_pool"], **both)
     with pytest.raises(ValueError, match="inception and dinov2 are not of one network"):
         features([POOL, "dinov2"], **both)

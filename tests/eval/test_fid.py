@@ -153,6 +153,10 @@ def test_features_need_a_reference_and_must_exist(workdir, images, tmp_path, cap
     write_samples(tmp_path / "a.npz", images)
     a = tmp_path / "a.npz"
     assert "need --reference" in error_of(capsys, "--workdir", workdir, "--features", "inception")
+    told = error_of(capsys, "--workdir", workdir, "--measures", "coverage")
+    assert "--measures coverage needs --reference" in told
+    told = error_of(capsys, a, "--features", "lpips_vgg", "--weights", tmp_path / "absent.npz")  # samples alone
+    assert "absent.npz" in told
     assert "no features 'pixel'; there are pixels" in error_of(capsys, a, a, "--features", "pixel")
     assert "no data set: tensorflow_datasets knows no 'cifar01'" in error_of(capsys, a, "cifar01")
 

@@ -11,7 +11,6 @@ from eval.resize import tf1_bilinear, torch_bilinear
 from models.inception import SIDE, InceptionV3
 from models.pretrained import read
 from models.pretrained.inception import inception
-from tests.drawn import inception_tensor
 
 FIDELITY = {
     "64": "pool64",
@@ -24,34 +23,13 @@ FIDELITY = {
 
 
 @pytest.fixture(scope="module")
-def state():
-    """Random weights for the names and shapes of pytorch-fid's network; `fid_inception_v3` asks for a download."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pytorch_fid.inception, "load_state_dict_from_url", lambda *args, **options: {})
-        patch.setattr(torch.nn.Module, "load_state_dict", lambda *args, **options: None)
-        shapes = {name: tensor.shape for name, tensor in pytorch_fid.inception.fid_inception_v3().state_dict().items()}
-    return {
-        name: torch.tensor(0) if name.endswith("tracked") else torch.from_numpy(inception_tensor(name, tuple(shape)))
-        for name, shape in shapes.items()
-    }
-
-
-@pytest.fixture(scope="module")
-def file(state, tmp_path_factory):
-    """A file of torch."""
-    path = tmp_path_factory.mktemp("inception") / "weights.pth"
-    torch.save(state, path)
-    return path
-
-
-@pytest.fixture(scope="module")
-def variables(file, state):
+def variables(inception_file, inception_state):
     """Ours, from that file, and found to be the same from the container that torch had before 1.6."""
-    legacy = file.with_name("legacy.pth")
-    torch.save(state, legacy, _use_new_zipfile_serialization=False)
-    one, other = read(file), read(legacy)
-    assert one.keys() == other.keys() == state.keys()
-    for name, tensor in state.items():
+    legacy = inception_file.with_name("legacy.pth")
+    torch.save(inception_state, legacy, _use_new_zipfile_serialization=False)
+    one, other = read(inception_file), read(legacy)
+    assert one.keys() == other.keys() == inception_state.keys()
+    for name, tensor in inception_state.items():
         np.testing.assert_array_equal(one[name], tensor.numpy())
         np.testing.assert_array_equal(other[name], tensor.numpy())
     return inception(one)
@@ -73,8 +51,8 @@ def compare(what, found, theirs):
     assert error < 1e-5, what
 
 
-def test_pytorch_fid(state, variables, images, monkeypatch):
-    monkeypatch.setattr(pytorch_fid.inception, "load_state_dict_from_url", lambda *args, **options: state)
+def test_pytorch_fid(inception_state, variables, images, monkeypatch):
+    monkeypatch.setattr(pytorch_fid.inception, "load_state_dict_from_url", lambda *args, **options: inception_state)
     network = pytorch_fid.inception.InceptionV3([0, 1, 2, 3]).eval()
     theirs = network(torch.from_numpy(np.moveaxis(images, -1, 1).copy()).float() / 255)
     x = torch_bilinear(jnp.asarray(images), SIDE)
@@ -83,8 +61,9 @@ def test_pytorch_fid(state, variables, images, monkeypatch):
         compare(f"pytorch-fid, {images.shape[1:3]}, {name}", getattr(taps, name), their.mean(dim=(2, 3)))
 
 
-def test_torch_fidelity(file, variables, images):
-    network = FeatureExtractorInceptionV3("inception", list(FIDELITY), feature_extractor_weights_path=str(file)).eval()
+def test_torch_fidelity(inception_file, variables, images):
+    path = str(inception_file)
+    network = FeatureExtractorInceptionV3("inception", list(FIDELITY), feature_extractor_weights_path=path).eval()
     theirs = network(torch.from_numpy(np.moveaxis(images, -1, 1).copy()))
     x = tf1_bilinear(jnp.asarray(images), SIDE)
     taps = InceptionV3().apply(variables, (x - 128) / 128)

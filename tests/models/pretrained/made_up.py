@@ -11,8 +11,8 @@ import numpy as np
 from models import DiT, SongUNet, adm, edm2
 from models.embeddings import edm_positional, fourier
 from models.pretrained import FAMILIES, openai
-from models.pretrained.layouts import shapes_of, tensors_of
 from models.pretrained.openai import TIME_SCALE, scaled_sinusoids
+from models.pretrained.tensors import shapes_of, tensors_of
 from models.unet_blocks import group_norm
 from tests.models.pretrained import written
 

@@ -10,7 +10,8 @@ import pytest
 
 from models.pretrained import FAMILIES, convert, export, load, read, write
 from models.pretrained.__main__ import main
-from models.pretrained.layouts import LISTED, convolution, flat, linear, patches, qkv
+from models.pretrained.layouts import convolution, flat, linear, patches, qkv
+from models.pretrained.tensors import LISTED
 from tests.models.pretrained import made_up, written
 
 

@@ -134,18 +134,18 @@ def test_every_fault_of_a_file_is_listed(names):
     tensors["stray"] = tensors.pop(missing)
     wrong = next(name for name in tensors if name.endswith("0.norm2.weight"))
     tensors[wrong] = tensors[wrong][:5]
-    with pytest.raises(ValueError, match="not the weights of DINOv2") as raised:
+    with pytest.raises(ValueError, match="not the tensors of DINOv2") as raised:
         dinov2(tensors, heads=3)
     assert str(raised.value).split("\n")[1:] == [
         f"{missing} is missing",
-        "stray is not a tensor of it",
+        "stray is not a tensor of this network",
         f"{wrong} has shape (5,), expected (12,)",
     ]
 
 
 def test_registers_are_refused():
     tensors = as_meta(timm_tensors()) | {"register_tokens": np.zeros((1, 4, 12), np.float32)}
-    with pytest.raises(ValueError, match="register_tokens is not a tensor of it"):
+    with pytest.raises(ValueError, match="register_tokens is not a tensor of this network"):
         dinov2(tensors, heads=3)
 
 

@@ -129,11 +129,11 @@ def test_every_fault_of_a_file_is_listed(state_dict):
     del wrong["Mixed_7c.branch1x1.bn.running_var"]
     wrong["AuxLogits.fc.bias"] = np.zeros(1000, np.float32)  # an auxiliary head is no fault
     wrong["head.weight"] = np.zeros(1, np.float32)
-    with pytest.raises(ValueError, match="not the weights of FID's Inception-v3 as pytorch-fid") as raised:
+    with pytest.raises(ValueError, match="not the tensors of FID's Inception-v3 as pytorch-fid") as raised:
         inception(wrong)
     assert str(raised.value).split("\n")[1:] == [
         "Mixed_7c.branch1x1.bn.running_var is missing",
-        "head.weight is not a tensor of it",
+        "head.weight is not a tensor of this network",
         "Mixed_6b.branch7x7_2.conv.weight has shape (128, 128, 7, 1), expected (128, 128, 1, 7)",
     ]
 

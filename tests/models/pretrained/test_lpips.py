@@ -67,9 +67,9 @@ def test_every_fault_of_a_file_is_listed():
         convert_vgg(trunk, linear_tensors("vgg"))
     assert str(error.value).split("\n")[1:] == [
         "features.5.bias is missing",
-        "features.3.bias is not a tensor of it",
+        "features.3.bias is not a tensor of this network",
         "features.0.weight has shape (3, 3, 3, 64), expected (64, 3, 3, 3)",
-        "features.2.bias holds something else than finite floating-point numbers (float32)",
+        "features.2.bias holds something else than finite numbers (float32)",
     ]
 
 

@@ -136,11 +136,11 @@ def test_every_fault_of_a_file_is_listed(params):
     tensors["quant_conv.weights"] = tensors.pop("quant_conv.weight")
     name = "decoder.up_blocks.0.resnets.1.conv1.weight"
     tensors[name] = tensors[name][:5]
-    with pytest.raises(ValueError, match="not the weights of an AutoencoderKL of diffusers") as raised:
+    with pytest.raises(ValueError, match="not the tensors of an AutoencoderKL of diffusers") as raised:
         autoencoder(TINY, tensors)
     assert str(raised.value).split("\n")[1:] == [
         "quant_conv.weight is missing",
-        "quant_conv.weights is not a tensor of it",
+        "quant_conv.weights is not a tensor of this network",
         f"{name} has shape (5, 8, 3, 3), expected (8, 8, 3, 3)",
     ]
 

@@ -2,14 +2,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from models.pretrained.tensors import placed
+from models.pretrained.tensors import by_name, params_of, tensors_of
 
 SHAPES = {
-    ("conv", "kernel"): (1, 7, 2, 3),
-    ("conv", "bias"): (3,),
-    ("qkv", "kernel"): (2, 6),
-    ("qkv", "bias"): (6,),
-    ("table",): (5, 2),
+    "conv": {"kernel": np.zeros((1, 7, 2, 3)), "bias": np.zeros(3)},
+    "qkv": {"kernel": np.zeros((2, 6)), "bias": np.zeros(6)},
+    "table": np.zeros((5, 2)),
 }
 NAMES = {
     ("conv", "kernel"): ("conv.weight",),
@@ -30,7 +28,8 @@ def tensors():
 
 
 def converted(tensors, names=NAMES):
-    return placed(tensors, SHAPES, names.__getitem__, what="it", unused=lambda name: name == "counter")
+    of = by_name(names.__getitem__)
+    return params_of(SHAPES, tensors, of, {}, "it", unused=lambda name: name == "counter", ones=True)
 
 
 def test_axes_are_turned_and_pieces_joined(tensors):
@@ -42,6 +41,13 @@ def test_axes_are_turned_and_pieces_joined(tensors):
     for out, inside, column in np.ndindex(3, 2, 7):
         assert params["conv"]["kernel"][0, column, inside, out] == tensors["conv.weight"][out, inside, 0, column]
     np.testing.assert_array_equal(params["table"], tensors["table"][0])
+
+
+def test_the_way_back(tensors):
+    back = tensors_of(converted(tensors), by_name(NAMES.__getitem__))
+    assert back.keys() == tensors.keys()
+    for name, tensor in back.items():
+        np.testing.assert_array_equal(tensor, tensors[name].reshape(tensor.shape))
 
 
 def test_half_precision_becomes_float32_and_what_is_unused_may_be_there(tensors):
@@ -72,11 +78,11 @@ def test_every_fault_is_listed(tensors):
     tensors["stray"] = tensors.pop("k.bias")
     tensors["table"] = tensors["table"][:, :4]
     tensors["q.bias"] = np.zeros(2, int)
-    with pytest.raises(ValueError, match="not the weights of it") as error:
+    with pytest.raises(ValueError, match="not the tensors of it") as error:
         converted(tensors)
     assert str(error.value).split("\n")[1:] == [
         "k.bias is missing",
-        "stray is not a tensor of it",
-        "q.bias holds something else than finite floating-point numbers (int64)",
+        "stray is not a tensor of this network",
+        "q.bias holds something else than finite numbers (int64)",
         "table has shape (1, 4, 2), expected (5, 2)",
     ]
