@@ -19,7 +19,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections import Counter
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -53,7 +52,7 @@ class Tally:
     seconds: float = 0.0
     training_seconds: float = 0.0
     rounds: int = 0
-    kills: Counter = field(default_factory=Counter)
+    kills: dict[str, int] = field(default_factory=dict)
     during_a_save: int = 0
     stopped: int = 0
     steps_lost: list[int] = field(default_factory=list)
@@ -103,7 +102,7 @@ def killed_run(workdir: Path, steps: int, tally: Tally, rng: random.Random, *, e
             code = process.wait(None if enough(tally) else wait)
         except subprocess.TimeoutExpired:
             process.send_signal(by)
-            tally.kills[by.name] += 1
+            tally.kills[by.name] = tally.kills.get(by.name, 0) + 1
             try:
                 code = process.wait(SECONDS_TO_STOP)
             except subprocess.TimeoutExpired:
@@ -144,7 +143,7 @@ class Enough:
 
     def __call__(self, tally: Tally) -> bool:
         """Whether nothing more is killed."""
-        return time.monotonic() > self.end or (self.kills is not None and tally.kills.total() >= self.kills)
+        return time.monotonic() > self.end or (self.kills is not None and sum(tally.kills.values()) >= self.kills)
 
 
 def compare(whole: Path, killed: Path, steps: int) -> None:
@@ -197,7 +196,7 @@ def soak(folder: Path, *, steps: int, minutes: float, seed: int, kills: int | No
             tally.steps_lost.append(row["steps_lost_at_least"])
             tally.seconds_to_first_step.append(row["seconds_to_first_step"])
         train.say(
-            f"{(time.monotonic() - begun) / 60:.1f} min: {tally.rounds} rounds, {dict(tally.kills)}, "
+            f"{(time.monotonic() - begun) / 60:.1f} min: {tally.rounds} rounds, {tally.kills}, "
             f"{tally.during_a_save} during a save, all equal"
         )
     return tally
