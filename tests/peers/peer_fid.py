@@ -16,7 +16,7 @@ from PIL import Image
 from eval.fid import main
 from eval.rows import read_rows
 
-GENERATED, REAL = 32, 40  # unequal, so that subsets of the larger set are drawn at random
+GENERATED, REAL = 56, 72  # unequal, so that subsets of the larger set are drawn at random
 SIDE = 32
 
 
@@ -25,7 +25,7 @@ def folders(tmp_path_factory):
     """Two sets of images that differ in brightness and contrast; each is noise on a patch of one colour."""
     generator = np.random.default_rng(0)
     made = {}
-    for name, count, contrast in (("generated", GENERATED, 0.5), ("real", REAL, 1.0)):
+    for name, count, contrast in (("generated", GENERATED, 0.8), ("real", REAL, 1.0)):
         made[name] = tmp_path_factory.mktemp(name)
         colours = generator.uniform(40, 200, (count, 1, 1, 3))
         noise = generator.normal(0, 60, (count, SIDE, SIDE, 3)) * generator.uniform(0, 1, (count, 1, 1, 1))
@@ -40,7 +40,7 @@ def ours(folders, inception_file, tmp_path):
     """Build (resize, features) -> our values by the name of the metric."""
 
     def measured(resize, *features):
-        options = ["--weights", str(inception_file), "--resize", resize, "--batch-size", "20", "--allow-few"]
+        options = ["--weights", str(inception_file), "--resize", resize, "--batch-size", "32", "--allow-few"]
         rows = tmp_path / "rows.jsonl"
         assert main([*folders, "--features", *features, *options, "--out", str(rows)]) == 0
         return {row["metric"]: row["value"] for row in read_rows(rows)}
@@ -57,7 +57,7 @@ def compare(what, found, theirs, rtol=1e-5):
 @pytest.mark.filterwarnings("ignore:The `disp` argument is deprecated:DeprecationWarning")
 def test_pytorch_fid(folders, ours, inception_state, monkeypatch):
     monkeypatch.setattr(pytorch_fid.inception, "load_state_dict_from_url", lambda *args, **options: inception_state)
-    theirs = pytorch_fid.fid_score.calculate_fid_given_paths(folders, 20, "cpu", 2048, num_workers=0)
+    theirs = pytorch_fid.fid_score.calculate_fid_given_paths(folders, 32, "cpu", 2048, num_workers=0)
     compare("pytorch-fid, FID", ours("halfpixel", "inception")[f"fid_halfpixel_{GENERATED}"], theirs)
 
 
@@ -73,7 +73,7 @@ def test_torch_fidelity(folders, ours, inception_file):
         isc=True,
         prc=True,
         kid_subset_size=GENERATED,
-        batch_size=20,
+        batch_size=32,
         cuda=False,
         cache=False,
         verbose=False,
@@ -97,7 +97,7 @@ def test_clean_fid(folders, ours, inception_state, monkeypatch, tmp_path):
     torch.jit.trace(program, torch.zeros(1, 3, 299, 299)).save(tmp_path / "inception-2015-12-05.pt")
     loaded = InceptionV3W(str(tmp_path), download=False, resize_inside=False)
     theirs = cleanfid.fid.compare_folders(
-        *folders, loaded, mode="clean", batch_size=20, device=torch.device("cpu"), verbose=False
+        *folders, loaded, mode="clean", batch_size=32, device=torch.device("cpu"), verbose=False
     )
     compare("clean-fid, FID", ours("clean", "inception")[f"fid_clean_{GENERATED}"], theirs)
 
