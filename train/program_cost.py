@@ -23,7 +23,7 @@ MOVES = {
     "concatenate", "pad", "reverse", "gather", "convert", "bitcast-convert", "select", "slice-done",
 }  # fmt: skip
 COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
-GROUPS = re.compile(r"replica_groups=(?:\{\{([\d,]*)\}|\[(\d+),(\d+)\]|mesh\[([^\]]*)\]\s*\{([^}]*)\})")
+GROUPS = re.compile(r"replica_groups=(?:\{\{([\d,]*)\}|\[(\d+),(\d+)\]|mesh\[([^\]]*)\][^{]*\{([^}]*)\})")
 KERNEL = re.compile(r'custom_call_target="(tpu_custom_call|\w*triton\w*|\w*mosaic\w*|\w*gemm\w*|__cudnn\w*)"')
 SLICES = ("dynamic-slice", "gather", "slice", "dynamic-update-slice")
 HOST = 5  # memory space

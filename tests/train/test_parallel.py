@@ -4,7 +4,26 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
+import numpy as np
 import pytest
+
+from tests.tiny import experiment
+from train import fit
+
+
+@pytest.mark.slow
+def test_where_averages_are_kept_changes_no_bit_of_a_resumed_run(tmp_path):
+    states = {}
+    for on_host in (False, True):
+        workdir = tmp_path / str(on_host)
+        workdir.mkdir()
+        fit(experiment(steps=8, averages_on_host=on_host), workdir)
+        states[on_host] = fit(experiment(steps=12, averages_on_host=on_host), workdir).state
+    kinds = [leaf.sharding.memory_kind for leaf in jax.tree.leaves(states[True].averages)]
+    assert set(kinds) == {"pinned_host"}
+    for a, b in zip(*map(jax.tree.leaves, states.values()), strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 @pytest.mark.slow

@@ -123,7 +123,12 @@ def test_messages_count_in_each_iteration_and_go_round_a_ring():
 
 @pytest.mark.parametrize(
     ("groups", "size"),
-    [("{{0,1},{2,3}}", 2), ("[2,8]<=[16]", 8), ("mesh['axis_0'=2,'axis_1'=1,'axis_2'=4] {'axis_2'}", 4)],
+    [
+        ("{{0,1},{2,3}}", 2),
+        ("[2,8]<=[16]", 8),
+        ("mesh['axis_0'=2,'axis_1'=1,'axis_2'=4] {'axis_2'}", 4),
+        ("mesh['axis_0'=1,'axis_1'=4,'axis_2'=4], device_ids=([4,2,2]T(1,0,2)) {'axis_1','axis_2'}", 16),
+    ],
 )
 def test_groups_are_read_in_each_way_of_writing_them(groups, size):
     text = FUSED.replace("{{0,1,2,3},{4,5,6,7}}", groups)
