@@ -112,7 +112,7 @@ def test_output_and_tangent_are_one_pass_and_a_stopped_tangent_costs_no_curvatur
 
 
 @pytest.mark.parametrize("recipe", ["MeanFlow", "sCM"])
-def test_gradients_of_a_transformer_equal_those_with_plain_attention(recipe, randomized):
+def test_gradients_of_a_transformer_equal_those_with_plain_attention(recipe, quick_jit, randomized):
     model = DiT(patch=1, width=8, depth=2, heads=2, second_time=True, remat=recipe == "sCM")
     x, t = jax.random.normal(jax.random.key(0), (4, 3, 5, 2)), jnp.full(4, 0.5)
     params = randomized(model, x, t, None, t)
@@ -125,8 +125,8 @@ def test_gradients_of_a_transformer_equal_those_with_plain_attention(recipe, ran
         losses, _ = mean_flow(net, x, key) if recipe == "MeanFlow" else continuous_consistency(net, x, key)
         return losses.mean()
 
-    gradients = jax.jit(lambda p: [jax.grad(loss)(p, attention) for attention in (plain_attention, streaming)])(params)
-    for expected, found in zip(*map(jax.tree.leaves, gradients), strict=True):
+    both = quick_jit(lambda p: [jax.grad(loss)(p, attention) for attention in (plain_attention, streaming)])(params)
+    for expected, found in zip(*map(jax.tree.leaves, both), strict=True):
         np.testing.assert_allclose(found, expected, atol=1e-5 * np.abs(expected).max(), rtol=1e-5)
 
 
