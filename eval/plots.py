@@ -77,7 +77,8 @@ def metric_against_nfe(rows: Sequence[Row], metric: str) -> Figure:
         raise ValueError(f"no row with nfe has metric {metric!r}; there are {there}")
     names = list(dict.fromkeys(row["sampler"] for row in chosen))
     crowded = len(names) > 5
-    figure = Figure(figsize=(8.5, 4.8) if crowded else (5.0, 3.6), layout="constrained")
+    height = max(4.8, 0.19 * (len(names) + 3))  # of the legend beside it
+    figure = Figure(figsize=(8.5, height) if crowded else (5.0, 3.6), layout="constrained")
     axes = figure.subplots()
     style(axes, metric, "network evaluations")
     for i, name in enumerate(names):
