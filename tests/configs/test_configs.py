@@ -17,9 +17,28 @@ from tests.configs.made_up import module, small
 from train import check, count_parameters, make_mesh, make_step, place_state
 
 CONFIGS = Path(__file__).parents[2] / "configs"
-METHODS = ("adapters", "ctm", "flow_maps", "flows", "mean_flows", "stable", "trajectories", "vct")
+METHODS = (
+    "adapters",
+    "ctm",
+    "flow_maps",
+    "flows",
+    "mean_flows",
+    "stable",
+    "stable_discriminator",
+    "trajectories",
+    "vct",
+)
 CONVERTED = ("pretrained", *(f"pretrained_{kind}" for kind in ("consistency", "diffusion", "flow", "trajectory")))
-JOINTS = ("digits_rewards", "feature_networks", "glue", "judging", "latents", "likelihoods", "teachers")
+JOINTS = (
+    "adaptive_steps",
+    "digits_rewards",
+    "feature_networks",
+    "glue",
+    "judging",
+    "latents",
+    "likelihoods",
+    "teachers",
+)
 DATA = ("cifar10", "digits_students", "imagenet", "imagenet256", "mnist", "mnist_latents")
 SHARED = ("__init__", *METHODS, *JOINTS, *DATA, *CONVERTED)  # not runs
 NAMES = sorted(path.stem for path in CONFIGS.glob("*.py") if path.stem not in SHARED)
