@@ -87,3 +87,18 @@ def test_moments_in_a_pickle_of_edm2(tmp_path):
     path.write_bytes(pickle.dumps([1, 2]))
     with pytest.raises(ValueError, match="expected numbers by their names, found list"):
         judging.numbers(path)
+
+
+@pytest.mark.parametrize("n", [1, 3, 4])
+def test_images_in_pairs_have_the_features_that_they_have_together(n):
+    images = jax.random.normal(jax.random.key(n), (n, 3, 2, 1))
+    calls = []
+
+    def network(params, images):
+        calls.append(len(images))
+        return {"sum": params * images.sum((1, 2, 3)), "map": images**2}
+
+    expected = network(2.0, images)
+    calls.clear()
+    jax.tree.map(np.testing.assert_array_equal, feature_networks.in_pairs(network)(2.0, images), expected)
+    assert set(calls) == ({2} if n == 4 else {n})
