@@ -105,9 +105,9 @@ def test_a_flipped_bit_sends_a_run_back_only_if_allowed_and_it_ends_the_same(fin
     wide = experiment(dim=64, **BRIEF)
     whole = fit(wide, tmp_path / "run")
     flip(payload(tmp_path / "run" / "checkpoints" / "12" / "state"))
-    with pytest.raises(
-        Refused, match=r"12 is damaged: the bits of .* are not .*; --allow_fallback goes back to step 8"
-    ):
+    # Where the bit is in a compressed block, that may be what cannot be read any more.
+    damage = r"(?s)12 (is damaged: the bits of .* are not|cannot be read;) .*; --allow_fallback goes back to step 8"
+    with pytest.raises(Refused, match=damage):
         fit(wide, tmp_path / "run")
     again = fit(wide, tmp_path / "run", resume=Resume(fallback=True))
     np.testing.assert_array_equal(params_of(whole.state), params_of(again.state))
