@@ -19,7 +19,7 @@ from jax import Array
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton
 
-from .streaming_kernels import Kernels, accumulator, logit_scale
+from .streaming_kernels import Kernels, accumulator, interpreting, logit_scale
 
 BLOCK = 64
 """Queries and keys of a block. Triton wants powers of two, and so are the features filled up to one."""
@@ -59,12 +59,7 @@ def backward(
 
 
 kernels = Kernels(forward, dual, backward, partitionable=False)
-interpreted = Kernels(
-    partial(forward, interpret=True),
-    partial(dual, interpret=True),
-    partial(backward, interpret=True),
-    partitionable=True,
-)
+interpreted = interpreting(forward, dual, backward)
 
 
 # ---- Kernels ---------------------------------------------------------------------------------------------------------

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple, TypeAlias
+from functools import partial
+from typing import Any, NamedTuple, TypeAlias
 
 import jax.numpy as jnp
 from jax import Array
@@ -43,3 +44,9 @@ def logit_scale(features: int) -> float:
 def accumulator(dtype: DTypeLike) -> jnp.dtype:
     """The dtype of sums over keys: float32 or wider."""
     return jnp.promote_types(dtype, jnp.float32)
+
+
+def interpreting(forward: Callable[..., Any], dual: Callable[..., Any], backward: Callable[..., Any]) -> Kernels:
+    """Pallas kernels run by JAX's interpreter on any platform: slow, and XLA can partition what they become."""
+    forward, dual, backward = (partial(kernel, interpret=True) for kernel in (forward, dual, backward))
+    return Kernels(forward, dual, backward, partitionable=True)

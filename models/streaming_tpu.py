@@ -16,7 +16,7 @@ from jax import Array
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
-from .streaming_kernels import Kernels, accumulator, logit_scale
+from .streaming_kernels import Kernels, accumulator, interpreting, logit_scale
 
 LANES, BLOCK = 128, 512
 
@@ -72,12 +72,7 @@ def backward(
 
 
 kernels = Kernels(forward, dual, backward, partitionable=False)
-interpreted = Kernels(
-    partial(forward, interpret=True),
-    partial(dual, interpret=True),
-    partial(backward, interpret=True),
-    partitionable=True,
-)
+interpreted = interpreting(forward, dual, backward)
 
 
 # ---- Kernels ---------------------------------------------------------------------------------------------------------
