@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -32,7 +32,8 @@ from models import DiT
 from models.attention import Attention, plain_attention
 from models.streaming_attention import streaming_attention
 
-from .step_recipes import RECIPES, Networks
+from .step_networks import bind
+from .step_recipes import RECIPES
 
 STEPS = ("flow matching", "MeanFlow, s < t in all", "sCT")
 ATTENTIONS: dict[str, Attention] = {"plain": plain_attention, "streamed": streaming_attention}
@@ -50,13 +51,7 @@ def temporary_bytes(name: str, model: DiT, *, side: int, channels: int, batch: i
         params, moments, average = state
 
         def loss(params: Any) -> jax.Array:
-            def u(x: jax.Array, t: jax.Array, s: jax.Array, y: jax.Array) -> jax.Array:
-                return cast(jax.Array, model.apply(params, x, t, y, t - s))
-
-            def two(*_: Any) -> tuple[jax.Array, jax.Array]:
-                raise NotImplementedError("none of these recipes has a network of two outputs")
-
-            return jnp.mean(RECIPES[name](Networks(u, two, model.num_classes), x, y, key))
+            return jnp.mean(RECIPES[name](bind(model, {"u": params}), x, y, key))
 
         updates, moments = optimizer.update(jax.grad(loss)(params), moments, params)
         params = optax.apply_updates(params, updates)

@@ -3,8 +3,9 @@
     python -m benchmarks.step_cost --out step_cost.json
     python -m benchmarks.step_cost --width 768 --depth 12 --heads 12 --side 32 --batch 64 --bfloat16
 
-A step is loss and gradient; the optimizer, which is the same for all, is left out. Operations and bytes are the
-compiler's count for the program on this machine's CPU, where a loop's body counts once: so the blocks are unrolled.
+A step is loss and gradient; the optimizer, which is the same for all, is left out. Operations and bytes are those of
+the program compiled for this machine's CPU (train/program_cost.py), a loop's body as often as it runs; what a callback
+does on the host is in the times only.
 The recipes are those of step_recipes.py; a line more there is a line more here.
 MFU is the share of the chip's peak in bfloat16, for the chips of train/chips.py.
 Times are medians over rounds in each of which every recipe takes a step, on JAX's default device (JAX_PLATFORMS).
@@ -17,9 +18,8 @@ import json
 import statistics
 import time
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -28,8 +28,10 @@ from rich.table import Table
 
 from models import DiT
 from train.chips import Chip, chip_of
+from train.program_cost import cost_of
 
-from .step_recipes import BASELINE, RECIPES, Networks, Recipe
+from .step_networks import bind, shapes
+from .step_recipes import BASELINE, RECIPES, Recipe
 
 
 class Cost(NamedTuple):
@@ -42,7 +44,7 @@ class Cost(NamedTuple):
 
 
 class Program(NamedTuple):
-    """A jitted step, and the shapes of what it takes: (parameters of both networks, x, labels, key)."""
+    """A jitted step, and the shapes of what it takes: (parameters of the three networks, x, labels, key)."""
 
     step: Any
     inputs: tuple[Any, ...]
@@ -52,29 +54,13 @@ def programs(
     recipes: Mapping[str, Recipe], model: DiT, *, shape: tuple[int, int, int], batch: int
 ) -> dict[str, Program]:
     """Loss and gradient of each recipe with networks of this kind, on a batch of images of this shape."""
-    *size, channels = shape
     x, y = jax.ShapeDtypeStruct((batch, *shape), jnp.float32), jax.ShapeDtypeStruct((batch,), jnp.int32)
     key = jax.eval_shape(lambda: jax.random.key(0))
-    one = jax.ShapeDtypeStruct((1,), jnp.float32)
-
-    def initial(channels: int) -> Any:
-        image = jax.ShapeDtypeStruct((1, *size, channels), jnp.float32)
-        return jax.eval_shape(model.init, key, image, one, jax.ShapeDtypeStruct((1,), jnp.int32), one)
-
-    params = initial(channels), initial(2 * channels)
-
-    def call(params: Any, x: jax.Array, t: jax.Array, s: jax.Array, y: jax.Array) -> jax.Array:
-        return cast(jax.Array, model.apply(params, x, t, y, t - s))
+    params = shapes(model, shape)
 
     def program(recipe: Recipe) -> Program:
         def loss(params: Any, x: jax.Array, y: jax.Array, key: jax.Array) -> jax.Array:
-            def two(x: jax.Array, t: jax.Array, s: jax.Array, y: jax.Array, g: Any) -> tuple[jax.Array, jax.Array]:
-                both = call(params[1], jnp.concatenate([x, x], axis=-1), t, s, y)
-                u, v = jnp.split(both, 2, axis=-1)
-                return u, v
-
-            networks = Networks(partial(call, params[0]), two, model.num_classes)
-            return jnp.mean(recipe(networks, x, y, key))
+            return jnp.mean(recipe(bind(model, params), x, y, key))
 
         return Program(jax.jit(jax.value_and_grad(loss)), (params, x, y, key))
 
@@ -87,8 +73,8 @@ def cost(program: Program) -> Cost:
         start = time.perf_counter()
         compiled = program.step.lower(*program.inputs).compile()
         compile_seconds = time.perf_counter() - start
-    counted, memory = compiled.cost_analysis(), compiled.memory_analysis()
-    return Cost(counted["flops"], counted["bytes accessed"], float(memory.temp_size_in_bytes), compile_seconds)
+    counted, memory = cost_of(compiled.as_text()), compiled.memory_analysis()
+    return Cost(counted.flops, counted.bytes_accessed, float(memory.temp_size_in_bytes), compile_seconds)
 
 
 def seconds(all_programs: Mapping[str, Program], *, rounds: int) -> dict[str, float]:
@@ -151,7 +137,7 @@ def main() -> None:
     dtype = jnp.bfloat16 if given.bfloat16 else jnp.float32
     model = DiT(
         given.patch, given.width, given.depth, given.heads,
-        num_classes=10, second_time=True, unroll=given.depth, dtype=dtype,
+        num_classes=10, second_time=True, dtype=dtype,
     )  # fmt: skip
     chosen = {
         name: recipe

@@ -1,55 +1,55 @@
 """The recipes of `benchmarks/step_cost.py`: each loss with the same transformer, as a line of its table.
 
-Left out is what takes more than calls of that network: LPIPS (2-RF++), an encoder (VCT), trajectories (Adjoint
-Matching).
+Left out is what takes more than calls of networks: LPIPS, of which 2-RF++ takes two calls and a gradient beside what
+is counted here, and the reward of Adjoint Matching.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from scipy.optimize import linear_sum_assignment  # type: ignore[import-untyped]
 
 from losses import (
+    adjoint_matching,
     align_eulerian,
     consistency,
     consistency_flow_matching,
     continuous_consistency,
     conversions,
+    early_and_last,
     flow_map_matching,
     guided_velocity,
     imm_weight,
     improved_mean_flow,
     inductive_moment_matching,
+    l2,
     linear,
     mean_flow,
+    on_host,
+    optimal_transport,
     pairs,
     rectified_flow,
+    reflow,
     scaled,
     shortcut,
     steps,
     trajectory_consistency,
+    transitions,
     triples,
+    variational,
 )
 from losses.types import AverageVelocity, Loss, Net, PerExample
 from models import preconditioning
+from samplers import grids
+
+from .step_networks import Networks
 
 BASELINE = "flow matching"
 GRID = pairs.karras_grid(18, sigma_min=0.05, sigma_max=0.95)
-
-
-class Networks(NamedTuple):
-    """Calls of one transformer, told two times and a label, at given parameters."""
-
-    u: Callable[[jax.Array, jax.Array, jax.Array, jax.Array], jax.Array]
-    """(x_t, t, s, labels) -> [B, ...]"""
-    two: Callable[[jax.Array, jax.Array, jax.Array, jax.Array, Any], tuple[jax.Array, jax.Array]]
-    """The same with two outputs, from an image of twice the channels."""
-    null: int
-    """The label that means none."""
 
 
 Recipe = Callable[[Networks, jax.Array, jax.Array, jax.Array], PerExample]
@@ -135,9 +135,45 @@ def _moments(networks: Networks, x: jax.Array, y: jax.Array, key: jax.Array) -> 
     )[0]  # fmt: skip
 
 
+def _paired(networks: Networks, x: jax.Array, y: jax.Array, key: jax.Array) -> PerExample:
+    """Two-rectified flow: the noise comes with the data."""
+    return rectified_flow(_net(networks, y), x, key, coupling=lambda key, x: (x, jnp.flip(x)))[0]
+
+
+def _reflow(networks: Networks, x: jax.Array, y: jax.Array, key: jax.Array) -> PerExample:
+    return reflow(_net(networks, y), x, key, coupling=lambda key, x: (x, jnp.flip(x)), perceptual=l2)[0]
+
+
+def _transported(networks: Networks, x: jax.Array, y: jax.Array, key: jax.Array) -> PerExample:
+    coupling = partial(optimal_transport, assign=on_host(linear_sum_assignment), labels=y)
+    return rectified_flow(_net(networks, y), x, key, coupling=coupling)[0]
+
+
+def _vct(networks: Networks, x: jax.Array, y: jax.Array, key: jax.Array) -> PerExample:
+    posterior = variational.posterior(networks.encode(x, y))
+    loss, _ = consistency(
+        preconditioning.consistency(_net(networks, y)), x, key,
+        pairs=partial(pairs.ect, stage=3), coupling=partial(variational.coupling, posterior=posterior),
+    )  # fmt: skip
+    return loss + variational.divergence(posterior)
+
+
+def _adjoint(networks: Networks, x: jax.Array, y: jax.Array, key: jax.Array) -> PerExample:
+    """The flow it starts from is the same network at constant parameters; the reward is one that costs nothing."""
+    net = _net(networks, y)
+    return adjoint_matching(
+        net, x, key,
+        base=net, reward=lambda x: x.sum(axis=(1, 2, 3)),
+        transitions=transitions.ancestral(linear, grids.linear(40)), choice=partial(early_and_last, early=10, last=10),
+    )[0]  # fmt: skip
+
+
 ORDERED_TRIPLES = partial(triples.midpoint, pairs=pairs.ordered)
 RECIPES: dict[str, Recipe] = {
     BASELINE: lambda networks, x, y, key: rectified_flow(_net(networks, y), x, key)[0],
+    "reflow of given pairs": _paired,
+    "2-RF++ without LPIPS": _reflow,
+    "OT-CFM": _transported,
     "MeanFlow, s < t in all": partial(_mean_flow, share=1.0),
     "MeanFlow, s < t in 1/2": partial(_mean_flow, share=0.5),
     "MeanFlow, s < t in 1/4": partial(_mean_flow, share=0.25),
@@ -154,6 +190,8 @@ RECIPES: dict[str, Recipe] = {
     "Align Your Flow, Eulerian": _align,
     "IMM": _moments,
     "ECT": _ect,
+    "VCT": _vct,
     "sCT": _sct,
     "TCD": _trajectory,
+    "Adjoint Matching, 20 of 40": _adjoint,
 }
