@@ -8,7 +8,7 @@ the program compiled for this machine's CPU (train/program_cost.py), a loop's bo
 does on the host is in the times only.
 The recipes are those of step_recipes.py; a line more there is a line more here.
 MFU is the share of the chip's peak in bfloat16, for the chips of train/chips.py.
-Times are medians over rounds in each of which every recipe takes a step, on JAX's default device (JAX_PLATFORMS).
+Times are medians over rounds in which the recipes take turns, on JAX's default device (JAX_PLATFORMS).
 """
 
 from __future__ import annotations
@@ -78,7 +78,11 @@ def cost(program: Program) -> Cost:
 
 
 def seconds(all_programs: Mapping[str, Program], *, rounds: int) -> dict[str, float]:
-    """Median time of a step of each, after one that is not counted."""
+    """Median time of a step of each.
+
+    Each is timed right after a step of its own: what ran before it decides what is in the caches and which memory has
+    to be fetched from the system again, half of the time of a small step after a large one.
+    """
 
     def made(a: jax.ShapeDtypeStruct) -> jax.Array:
         if jnp.issubdtype(a.dtype, jax.dtypes.prng_key):
@@ -89,12 +93,12 @@ def seconds(all_programs: Mapping[str, Program], *, rounds: int) -> dict[str, fl
 
     inputs = jax.tree.map(made, next(iter(all_programs.values())).inputs)
     taken: dict[str, list[float]] = {name: [] for name in all_programs}
-    for number in range(rounds + 1):
+    for _ in range(rounds):
         for name, program in all_programs.items():
+            jax.block_until_ready(program.step(*inputs))
             start = time.perf_counter()
             jax.block_until_ready(program.step(*inputs))
-            if number:
-                taken[name].append(time.perf_counter() - start)
+            taken[name].append(time.perf_counter() - start)
     return {name: statistics.median(times) for name, times in taken.items()}
 
 
