@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: digits results test test-peers lint format clean
+.PHONY: digits results benchmarks test test-peers lint format clean
 
 digits: $(VENV)/installed
 	$(BIN)/python main.py --config configs/digits.py --workdir runs/digits
@@ -12,6 +12,10 @@ digits: $(VENV)/installed
 JOBS ?= 1
 results: $(VENV)/installed
 	$(BIN)/python -m benchmarks.results --jobs $(JOBS)
+
+# Speed and memory of everything into runs/benchmarks; SIZE=--published takes the papers' networks, for an accelerator.
+benchmarks: $(VENV)/installed
+	$(BIN)/python -m benchmarks.everything $(SIZE)
 
 test: $(VENV)/installed
 	$(BIN)/python -m pytest -q --numprocesses=auto --durations=10

@@ -44,7 +44,7 @@ class Cost(NamedTuple):
 
 
 class Program(NamedTuple):
-    """A jitted step, and the shapes of what it takes: (parameters of the three networks, x, labels, key)."""
+    """A jitted step, and the shapes of what it takes: (parameters of the networks, x, labels, key)."""
 
     step: Any
     inputs: tuple[Any, ...]
@@ -56,13 +56,13 @@ def programs(
     """Loss and gradient of each recipe with networks of this kind, on a batch of images of this shape."""
     x, y = jax.ShapeDtypeStruct((batch, *shape), jnp.float32), jax.ShapeDtypeStruct((batch,), jnp.int32)
     key = jax.eval_shape(lambda: jax.random.key(0))
-    params = shapes(model, shape)
+    inputs = (shapes(model, shape), x, y, key)
 
     def program(recipe: Recipe) -> Program:
         def loss(params: Any, x: jax.Array, y: jax.Array, key: jax.Array) -> jax.Array:
             return jnp.mean(recipe(bind(model, params), x, y, key))
 
-        return Program(jax.jit(jax.value_and_grad(loss)), (params, x, y, key))
+        return Program(jax.jit(jax.value_and_grad(loss)), inputs)
 
     return {name: program(recipe) for name, recipe in recipes.items()}
 

@@ -1,4 +1,4 @@
-"""The networks that the recipes of `benchmarks/step_recipes.py` call, all of one transformer's shape."""
+"""The networks that the recipes of `benchmarks/step_recipes.py` call, all of one backbone's shape."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from models import DiT
 
 
 class Networks(NamedTuple):
-    """Calls of one transformer, told two times and a label, at given parameters."""
+    """Calls of one backbone, told two times and a label, at given parameters."""
 
     u: Callable[[jax.Array, jax.Array, jax.Array, jax.Array], jax.Array]
     """(x_t, t, s, labels) -> [B, ...]"""
@@ -38,11 +38,14 @@ def shapes(model: DiT, shape: tuple[int, int, int]) -> dict[str, Any]:
     return {"u": initial(model, channels), "two": initial(model, 2 * channels), "encode": initial(encoder, channels)}
 
 
-def bind(model: DiT, params: Mapping[str, Any]) -> Networks:
-    """The networks at these parameters; those of networks that are not called may be missing."""
+def bind(model: Any, params: Mapping[str, Any]) -> Networks:
+    """The networks at these parameters; those of networks that are not called may be missing.
+
+    A backbone without a second time is told the first alone, which is all that recipes of one time need.
+    """
 
     def u(x: jax.Array, t: jax.Array, s: jax.Array, y: jax.Array) -> jax.Array:
-        return cast(jax.Array, model.apply(params["u"], x, t, y, t - s))
+        return cast(jax.Array, model.apply(params["u"], x, t, y, *([t - s] if model.second_time else [])))
 
     def two(x: jax.Array, t: jax.Array, s: jax.Array, y: jax.Array, g: Any) -> tuple[jax.Array, jax.Array]:
         both = model.apply(params["two"], jnp.concatenate([x, x], axis=-1), t, y, t - s)
