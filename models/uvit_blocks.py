@@ -11,6 +11,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Float, Float32
 
 from .attention import Attention
+from .spread import keep_examples
 from .unet_blocks import group_norm
 
 zeros = nn.initializers.zeros
@@ -63,18 +64,17 @@ class TransformerBlock(nn.Module):
         """Advance the tokens by one block; the pair is the carry and the output of a scan."""
         batch, length, width = h.shape
 
-        branch = nn.Dense(MLP_RATIO * width, dtype=self.dtype, name="mlp0")(self._norm("norm0")(h))
+        branch = keep_examples(nn.Dense(MLP_RATIO * width, dtype=self.dtype, name="mlp0")(self._norm("norm0")(h)))
         scale, shift = _modulation(embedding, (1, MLP_RATIO * width), self.dtype)
         branch = nn.Dropout(self.dropout, deterministic=self.deterministic)(nn.silu(branch) * scale + shift)
-        h += nn.Dense(width, kernel_init=zeros, dtype=self.dtype, name="mlp1")(branch)
+        h = keep_examples(h + nn.Dense(width, kernel_init=zeros, dtype=self.dtype, name="mlp1")(branch))
 
-        qkv = nn.Dense(3 * width, dtype=self.dtype, name="qkv")(self._norm("norm1")(h))
+        qkv = keep_examples(nn.Dense(3 * width, dtype=self.dtype, name="qkv")(self._norm("norm1")(h)))
         q, k, v = jnp.moveaxis(qkv.reshape(batch, length, 3, self.heads, width // self.heads), 2, 0)
         # A bias on all keys alike would move all logits of a query alike, which the softmax does not see.
         q, k = self._norm("norm_q", use_bias=True)(q), self._norm("norm_k")(k)
         out = self.attention(q, k, v).reshape(batch, length, width)
-        h += nn.Dense(width, kernel_init=zeros, dtype=self.dtype, name="proj")(out)
-        return h, None
+        return keep_examples(h + nn.Dense(width, kernel_init=zeros, dtype=self.dtype, name="proj")(out)), None
 
     def _norm(self, name: str, use_bias: bool = False) -> nn.LayerNorm:
         return nn.LayerNorm(epsilon=1e-6, use_bias=use_bias, use_fast_variance=False, dtype=self.dtype, name=name)
