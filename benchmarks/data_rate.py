@@ -5,7 +5,8 @@
 
 A run waits for its data when a rate here is below its training rate; `--log` puts that rate beside. With `--steps_at` a
 device that trains so many images a second is stood in for by a clock, and the last column is the share of its time that
-it waits for batches.
+it waits for batches. `--photographs 2000` adds so many made-up ones of ImageNet's size, in files like ImageNet's, which
+are cropped and made smaller as they are read.
 """
 
 from __future__ import annotations
@@ -13,9 +14,10 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+import tempfile
 import time
 from collections import deque
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from rich.console import Console
@@ -23,6 +25,8 @@ from rich.table import Table
 
 from data import ArraySource, Source, batches, cached, digits, tfds_source
 from train.loop import STEPS_IN_FLIGHT
+
+from . import photographs
 
 
 @dataclass(frozen=True)
@@ -137,6 +141,8 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=3.0, help="time spent on each row")
     parser.add_argument("--processes", type=int, default=0, help="also stream by so many processes")
     parser.add_argument("--steps_at", type=float, help="images a second of the device that waits")
+    parser.add_argument("--photographs", type=int, default=0, help="so many made-up ones of ImageNet's size too")
+    parser.add_argument("--size", type=int, default=64, help="what they are cropped and resized to")
     parser.add_argument("--log", type=Path, help="a run's train.jsonl: puts its training rate beside")
     parser.add_argument("--out", type=Path, help="write the table here as JSON")
     arguments = parser.parse_args()
@@ -156,6 +162,11 @@ def main() -> None:
             rows.append(Row(name, "not here"))
         else:
             rows += measure(source, **how)
+    if arguments.photographs:
+        with tempfile.TemporaryDirectory() as folder:
+            photographs.write(Path(folder), arguments.photographs)
+            source = tfds_source(photographs.NAME, data_dir=folder, size=arguments.size)
+            rows += [replace(row, data=f"{row.data}, made up") for row in measure(source, **how)]
 
     console = Console()
     if not console.is_terminal:

@@ -25,7 +25,7 @@ SMALL: Commands = {
     "backbone_cost": (),
     "sampler_rate": (),
     "attention": ("--depth", "2", "--side", "64", "--batch", "1", "--lengths", "256", "1024", "2048"),
-    "data_rate": ("--steps_at", "10000"),
+    "data_rate": ("--steps_at", "10000", "--photographs", "500", "--processes", "2"),
     "checkpoint_stall": (),
 }
 TRANSFORMER = ("--side", "32", "--batch", "64", "--bfloat16")
@@ -34,7 +34,7 @@ PUBLISHED: Commands = {
     "backbone_cost": ("--published", "--batch", "64", "--bfloat16"),
     "sampler_rate": ("--width", "1152", "--depth", "28", "--heads", "16", *TRANSFORMER),
     "attention": ("--bfloat16",),
-    "data_rate": ("--steps_at", "10000", "--processes", "4"),
+    "data_rate": ("--steps_at", "10000", "--photographs", "5000", "--processes", "8"),
     "checkpoint_stall": ("--parameters", "675e6", "--step_seconds", "0.5", "--every", "1000", "--rounds", "1"),
 }
 

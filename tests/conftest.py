@@ -1,5 +1,6 @@
 """Under test, and only there, every annotated shape, dtype and type is checked when a function is called."""
 
+import os
 from importlib.util import find_spec
 
 import jax
@@ -19,19 +20,32 @@ install_import_hook(ISLANDS, f"{__name__}.check")
 collect_ignore = [] if find_spec("torch") else ["peers"]
 
 
+@pytest.fixture(scope="session")
+def of_all_workers(tmp_path_factory):
+    """A folder of this run of the suite, the same for all of its processes."""
+    folder = tmp_path_factory.getbasetemp()
+    return folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+
+
 @pytest.fixture(scope="session", autouse=True)
-def own_cache(tmp_path_factory):
+def own_cache(of_all_workers):
     """Tests and the processes that they start neither see nor fill the user's cache of judges."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("XDG_CACHE_HOME", str(of_all_workers / "cache"))
         yield
 
 
 @pytest.fixture(scope="session", autouse=True)
-def compiled_once(tmp_path_factory):
-    """What one test has compiled, another test or a process that it starts need not: compiling is most of the time."""
-    folder = tmp_path_factory.mktemp("compiled")
-    values = {"jax_compilation_cache_dir": str(folder), "jax_persistent_cache_min_compile_time_secs": 0.3}
+def compiled_once(of_all_workers):
+    """What one test has compiled, another test or a process that it starts need not: compiling is most of the time.
+
+    The cache has a largest size because JAX locks it then, as one of several processes must.
+    """
+    values = {
+        "jax_compilation_cache_dir": str(of_all_workers / "compiled"),
+        "jax_compilation_cache_max_size": 2**34,
+        "jax_persistent_cache_min_compile_time_secs": 0.1,
+    }
     with pytest.MonkeyPatch.context() as patch:
         for name, value in values.items():
             patch.setenv(name.upper(), str(value))
