@@ -11,7 +11,6 @@ Times are those of attention alone on JAX's default device, medians over rounds 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import statistics
 import time
@@ -25,13 +24,13 @@ import jax.numpy as jnp
 import optax
 from jax.experimental import topologies
 from jax.sharding import Sharding, SingleDeviceSharding
-from rich.console import Console
 from rich.table import Table
 
 from models import DiT
 from models.attention import Attention, plain_attention
 from models.streaming_attention import streaming_attention
 
+from .showing import console, keep
 from .step_networks import bind
 from .step_recipes import RECIPES
 
@@ -133,14 +132,14 @@ def main() -> None:
     sizes = {"side": given.side, "channels": given.channels, "batch": given.batch}
 
     memory: list[dict[str, Any]] = []
-    console = Console()
+    screen = console()
     for recipe in () if given.times_only else STEPS:
         counted = {
             name: temporary_bytes(recipe, model(attention=attention), where=SingleDeviceSharding(device), **sizes)
             for name, attention in ATTENTIONS.items()
         }
         memory.append({"recipe": recipe, **counted, "ratio": counted["streamed"] / counted["plain"]})
-        console.print(f"{recipe}: done")
+        screen.print(f"{recipe}: done")
     tokens = (given.side // given.patch) ** 2
     title = f"temporaries of a step, GB: {device.device_kind}, {tokens} tokens, batch {given.batch}, {dtype.__name__}"
     rows = [
@@ -148,7 +147,7 @@ def main() -> None:
         for r in memory
     ]
     if rows:
-        console.print(table(title, ("recipe", "platform", "plain", "streamed", "ratio"), rows))
+        screen.print(table(title, ("recipe", "platform", "plain", "streamed", "ratio"), rows))
 
     times: list[dict[str, Any]] = []
     if given.rounds:
@@ -160,10 +159,8 @@ def main() -> None:
             for r in times
         ]
         title = f"attention alone, ms: {jax.devices()[0].device_kind}, {shape}, float32"
-        console.print(table(title, ("what", "tokens", "plain", "streamed", "ratio"), rows))
-    if given.out:
-        setting = {**vars(given), "out": None, "device": device.device_kind, "jax": jax.__version__}
-        given.out.write_text(json.dumps({"setting": setting, "memory": memory, "times": times}, indent=2) + "\n")
+        screen.print(table(title, ("what", "tokens", "plain", "streamed", "ratio"), rows))
+    keep(given, compiled_for=device.device_kind, memory=memory, times=times)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ a few million parameters on images of 32 x 32 x 3, the published ones as their p
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Mapping
 from math import prod
 from pathlib import Path
@@ -19,12 +18,12 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from rich.console import Console
 from rich.table import Table
 
 from models import SIZES, DiT, UViT, adm, ddpmpp, edm2, ncsnpp
 from train.chips import Chip, chip_of
 
+from .showing import console, keep
 from .step_cost import Program, cost, seconds
 from .step_networks import bind
 from .step_recipes import BASELINE, RECIPES
@@ -142,11 +141,8 @@ def main() -> None:
     device = jax.devices()[0].device_kind
     cases = (published if given.published else small)(dtype)
     rows = measure(cases, batch=given.batch, rounds=given.rounds, chip=chip_of(device))
-    Console(width=120).print(table(rows, f"a step at batch size {given.batch}; times on {device}"))
-    if given.out is not None:
-        settings = {key: value for key, value in vars(given).items() if key != "out"}
-        given.out.parent.mkdir(parents=True, exist_ok=True)
-        given.out.write_text(json.dumps({"device": device, "settings": settings, "rows": rows}, indent=2) + "\n")
+    console().print(table(rows, f"a step at batch size {given.batch}; times on {device}"))
+    keep(given, rows=rows)
 
 
 if __name__ == "__main__":

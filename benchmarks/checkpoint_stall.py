@@ -10,7 +10,6 @@ is the host. Steps with and without saves take turns in rounds.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import tempfile
 import time
@@ -19,10 +18,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from rich.console import Console
 from rich.table import Table
 
 from train.checkpoint import open_checkpoints, save
+
+from .showing import console, keep
 
 PARTS = ("params", "mu", "nu", "ema")
 
@@ -80,14 +80,10 @@ def main() -> None:
         table.add_column(column, justify="right")
     for row in rows:
         table.add_row(f"{row['without']:.1f}", f"{row['with']:.1f}", f"{row['in_save']:.2f}", f"{row['share']:.1%}")
-    Console(width=100).print(table)
+    console().print(table)
     share = statistics.median(row["share"] for row in rows)
-    Console(width=100).print(f"median: longer by {share:.1%}")
-    if given.out is not None:
-        given.out.parent.mkdir(parents=True, exist_ok=True)
-        settings = {key: value for key, value in vars(given).items() if key != "out"}
-        result = {"settings": settings, "gigabytes": gigabytes, "median_share": share, "rows": rows}
-        given.out.write_text(json.dumps(result, indent=2) + "\n")
+    console().print(f"median: longer by {share:.1%}")
+    keep(given, gigabytes=gigabytes, median_share=share, rows=rows)
 
 
 if __name__ == "__main__":

@@ -20,13 +20,13 @@ from collections import deque
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 
 from data import ArraySource, Source, batches, cached, digits, tfds_source
 from train.loop import STEPS_IN_FLIGHT
 
 from . import photographs
+from .showing import console, keep
 
 
 @dataclass(frozen=True)
@@ -168,18 +168,8 @@ def main() -> None:
             source = tfds_source(photographs.NAME, data_dir=folder, size=arguments.size)
             rows += [replace(row, data=f"{row.data}, made up") for row in measure(source, **how)]
 
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=120)
-    console.print(table(rows, batch_size=arguments.batch_size, trained=trained, steps_at=arguments.steps_at))
-    if arguments.out is not None:
-        result = {
-            **how,
-            "train_images_per_second": trained,
-            "rows": [asdict(row) for row in rows],
-        }
-        arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        arguments.out.write_text(json.dumps(result, indent=2) + "\n")
+    console().print(table(rows, batch_size=arguments.batch_size, trained=trained, steps_at=arguments.steps_at))
+    keep(arguments, train_images_per_second=trained, rows=[asdict(row) for row in rows])
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ on, so that what else the machine does slows both. `make test-peers` makes an en
 from __future__ import annotations
 
 import argparse
-import json
 import resource
 import sys
 import time
@@ -27,7 +26,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from rich.console import Console
 from rich.table import Table
 
 from configs.feature_networks import tensors as tensors_of
@@ -38,6 +36,8 @@ from eval.real import add
 from models.inception import SIDE, InceptionV3
 from models.pretrained.inception import names
 from models.pretrained.tensors import places, variables_of
+
+from .showing import console, keep
 
 JUDGED = 10_000
 INCEPTION = (POOL, SPATIAL)  # what pytorch-fid is timed beside
@@ -207,13 +207,8 @@ def main() -> None:
         if options.random:
             options.weights = random_weights(Path(folder) / "random.safetensors")
         rows = measured(options)
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=120)
-    console.print(table(rows))
-    if options.out is not None:
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(json.dumps([asdict(row) for row in rows], indent=2) + "\n")
+    console().print(table(rows))
+    keep(options, rows=[asdict(row) for row in rows])
 
 
 def measured(options: argparse.Namespace) -> list[Row]:

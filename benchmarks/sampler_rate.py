@@ -11,7 +11,6 @@ Times are medians over rounds in which all take turns, each right after a call o
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -21,12 +20,13 @@ from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
-from rich.console import Console
 from rich.table import Table
 
 from losses import conversions, edm, linear
 from models import DiT, preconditioning
 from samplers import ddim, euler, flow_map, grids, heun, multistep_consistency, sample_keys
+
+from .showing import console, keep
 
 CALL = "one call of the network"
 
@@ -121,11 +121,8 @@ def main() -> None:
     shape = (given.side, given.side, given.channels)
     rows = measure(samplers(model), model, shape=shape, batch=given.batch, rounds=given.rounds)
     device = jax.devices()[0].device_kind
-    Console(width=120).print(table(rows, f"samples of {shape}, {given.batch} at a time, on {device}"))
-    if given.out is not None:
-        settings = {key: value for key, value in vars(given).items() if key != "out"}
-        given.out.parent.mkdir(parents=True, exist_ok=True)
-        given.out.write_text(json.dumps({"device": device, "settings": settings, "rows": rows}, indent=2) + "\n")
+    console().print(table(rows, f"samples of {shape}, {given.batch} at a time, on {device}"))
+    keep(given, rows=rows)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ Times are medians over rounds in which the recipes take turns, on JAX's default 
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import time
 from collections.abc import Mapping
@@ -23,13 +22,13 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from rich.console import Console
 from rich.table import Table
 
 from models import DiT
 from train.chips import Chip, chip_of
 from train.program_cost import cost_of
 
+from .showing import console, keep
 from .step_networks import bind, shapes
 from .step_recipes import BASELINE, RECIPES, Recipe
 
@@ -154,14 +153,8 @@ def main() -> None:
     times = seconds(measured, rounds=given.rounds) if given.rounds else {}
     device = jax.devices()[0].device_kind
     rows = rows_of(costs, times, chip_of(device))
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=120)
-    console.print(table(rows, f"a step against flow matching; times on {device}"))
-    if given.out is not None:
-        settings = {key: value for key, value in vars(given).items() if key not in ("out", "only")}
-        given.out.parent.mkdir(parents=True, exist_ok=True)
-        given.out.write_text(json.dumps({"device": device, "settings": settings, "rows": rows}, indent=2) + "\n")
+    console().print(table(rows, f"a step against flow matching; times on {device}"))
+    keep(given, rows=rows)
 
 
 if __name__ == "__main__":
