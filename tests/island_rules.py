@@ -11,8 +11,8 @@ from typing import NamedTuple
 ROOT = Path(__file__).parents[1]
 ISLANDS = ("losses", "samplers", "models", "data", "train", "eval")
 NEED_JAX_ALONE = ("losses", "samplers")
-OURS = {*ISLANDS, "fewstep", "configs", "main", "tests", "benchmarks"}
-JOINERS = ("main.py", "configs/", "tests/", "benchmarks/")
+OURS = {*ISLANDS, "fewstep", "configs", "main", "modes", "tests", "benchmarks"}
+JOINERS = ("main.py", "modes/", "configs/", "tests/", "benchmarks/")
 FORBIDDEN = {
     "pmap": "in maintenance mode; use jax.jit with shardings, or jax.shard_map",
     "nansum": "hides a NaN",

@@ -1,0 +1,1 @@
+"""What main.py does in each of its modes."""

@@ -1,0 +1,63 @@
+"""What the user gave on the command line, and the words for what cannot be used."""
+
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+from ml_collections import ConfigDict, config_flags
+
+import eval as evaluation
+import train
+
+ROOT = Path(__file__).parents[1]
+FLAGS = flags.FLAGS
+
+
+class UsageError(Exception):
+    """Something the user gave cannot be used, or what happened is told in one sentence; shown without a traceback."""
+
+
+def required_workdir() -> Path:
+    """The folder of the run."""
+    if not FLAGS.workdir:
+        raise UsageError(f"--mode={FLAGS.mode} needs --workdir")
+    return Path(FLAGS.workdir)
+
+
+def required_config() -> tuple[ConfigDict, str]:
+    """The config with its overrides, and its file relative to the repository where it lies inside."""
+    if FLAGS.config is None:
+        available = ", ".join(sorted(f"configs/{p.name}" for p in (ROOT / "configs").glob("*.py") if p.stem[0] != "_"))
+        raise UsageError(f"--mode={FLAGS.mode} needs --config, one of {available}")
+    # A run published in several sizes is given as FILE.py:SIZE, and its config holds the values of that size.
+    file = config_flags.get_config_filename(FLAGS["config"]).split(".py:")[0].removesuffix(".py")
+    path = Path(f"{file}.py").resolve()
+    try:
+        FLAGS.config.to_dict()
+    except OSError as error:  # a file that is not there is told when it is first looked at
+        raise UsageError(str(error)) from error
+    return FLAGS.config, str(path.relative_to(ROOT) if path.is_relative_to(ROOT) else path)
+
+
+def build(config: ConfigDict, config_file: str) -> train.Experiment:
+    """The experiment of a config."""
+    try:
+        return evaluation.load_module(ROOT / config_file).build(config)
+    except (ValueError, TypeError, OSError) as error:
+        raise UsageError(f"{config_file}: {error}") from error
+
+
+def load(workdir: Path) -> Any:
+    """The experiment of a trained run, from its run.json."""
+    try:
+        return evaluation.load_experiment(workdir)
+    except (ValueError, OSError) as error:
+        raise UsageError(str(error)) from error
+
+
+def chosen_samplers(experiment: train.Experiment) -> tuple[train.Sampler, ...]:
+    """The samplers with --nfe evaluations, or all."""
+    chosen = tuple(s for s in experiment.samplers if FLAGS.nfe in (None, s.nfe))
+    if not chosen:
+        raise UsageError(f"no sampler with nfe {FLAGS.nfe}; there are {[s.nfe for s in experiment.samplers]}")
+    return chosen
