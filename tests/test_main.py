@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from main import draws_pictures, told_apart
+from modes.pictures import draws_pictures, told_apart
 from train import Sampler
 
 ROOT = Path(__file__).parents[1]

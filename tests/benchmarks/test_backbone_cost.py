@@ -14,7 +14,8 @@ def test_every_small_backbone_has_a_loss_and_a_gradient(name):
     for program in programs(small(jnp.float32)[name], batch=2).values():
         loss, gradient = jax.eval_shape(program.step, *program.inputs)
         assert loss.shape == ()
-        assert jax.tree.structure(gradient) == jax.tree.structure(program.inputs[0])
+        shapes = [[leaf.shape for leaf in jax.tree.leaves(tree)] for tree in (gradient, program.inputs[0])]
+        assert shapes[0] == shapes[1]
 
 
 @pytest.mark.parametrize(
@@ -31,6 +32,7 @@ def test_the_published_ones_have_their_size(name, millions):
 def test_a_row_for_each_recipe_against_flow_matching_with_the_same_backbone():
     case = Case(DiT(2, 16, 1, 2, num_classes=10), (4, 4, 1))
     chip = chip_of("NVIDIA H200")
+    assert chip is not None
     rows = measure({"tiny": case}, batch=4, rounds=1, chip=chip)
     assert [row["recipe"] for row in rows] == list(ASKED)
     assert rows[0]["operations_ratio"] == rows[0]["seconds_ratio"] == 1

@@ -1,5 +1,7 @@
 """Rates of samplers, tiny."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -24,7 +26,8 @@ def test_calls_are_counted_right(name):
             jax.debug.callback(lambda: calls.append(1))
             return jnp.zeros_like(x)
 
-    sampler = samplers(Counting())[name]
+    counting: Any = Counting()
+    sampler = samplers(counting)[name]
     x = jnp.ones((2, 4, 4, 1))
     jax.block_until_ready(sampler.run({}, x, jnp.zeros(2, jnp.int32), sample_keys(0, jnp.arange(2))))
     jax.effects_barrier()
