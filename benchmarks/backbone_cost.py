@@ -5,7 +5,7 @@
 
 Flow matching is a call and its gradient, ECT a call more without one, sCT a derivative forwards. Operations, bytes,
 memory and times are those of `step_cost`; ratios are to flow matching with the same backbone. The small networks are of
-a few million parameters on images of 32 x 32 x 3, the published ones as their papers have them.
+about a million parameters on images of 32 x 32 x 3, the published ones as their papers have them.
 """
 
 from __future__ import annotations
@@ -43,22 +43,22 @@ class Case(NamedTuple):
 
 
 def small(dtype: Any) -> dict[str, Case]:
-    """A few million parameters each."""
+    """About a million parameters each."""
     common: dict[str, Any] = {"num_classes": CLASSES, "dropout": 0.0, "dtype": dtype}
     unet: dict[str, Any] = {
         "channels": 32,
-        "multipliers": (1, 2, 2),
-        "blocks": 2,
-        "attention_resolutions": (8,),
+        "multipliers": (1, 2),
+        "blocks": 1,
+        "attention_resolutions": (16,),
         **common,
     }
     return {
-        "DiT": Case(DiT(4, 192, 6, 3, num_classes=CLASSES, dtype=dtype), (32, 32, 3)),
+        "DiT": Case(DiT(4, 128, 4, 4, num_classes=CLASSES, dtype=dtype), (32, 32, 3)),
         "DDPM++": Case(ddpmpp(**unet), (32, 32, 3)),
         "NCSN++": Case(ncsnpp(**unet), (32, 32, 3)),
         "ADM": Case(adm(**unet, channels_per_head=32), (32, 32, 3)),
         "EDM2": Case(edm2(**unet, channels_per_head=32), (32, 32, 3)),
-        "UViT": Case(UViT(32, (1, 2), 2, 128, 4, 4, embedding_width=128, **common), (32, 32, 3)),
+        "UViT": Case(UViT(32, (1,), 1, 128, 4, 4, embedding_width=128, **common), (32, 32, 3)),
     }
 
 
