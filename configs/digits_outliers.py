@@ -16,7 +16,8 @@ optimizer and not of outliers, and much in a run as short as this one. And c is 
 element between two levels, 0.06; the paper's for 40 intervals is a tenth of that, and the distance a logarithm
 throughout.
 
-Shares, sizes, c and budget are ours, c after looking at these digits; the pseudo-Huber's c is iCT's. Not run.
+Shares, sizes, c and budget are ours, c after looking at these digits; the pseudo-Huber's c is iCT's. What came of it
+stands in docs/results.md.
 """
 
 from functools import partial
