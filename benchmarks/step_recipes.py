@@ -135,13 +135,17 @@ def _moments(networks: Networks, x: jax.Array, y: jax.Array, key: jax.Array) -> 
     )[0]  # fmt: skip
 
 
+def _given(key: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Noise that comes with the data, here the data turned round."""
+    return x, jnp.flip(x)
+
+
 def _paired(networks: Networks, x: jax.Array, y: jax.Array, key: jax.Array) -> PerExample:
-    """Two-rectified flow: the noise comes with the data."""
-    return rectified_flow(_net(networks, y), x, key, coupling=lambda key, x: (x, jnp.flip(x)))[0]
+    return rectified_flow(_net(networks, y), x, key, coupling=_given)[0]
 
 
 def _reflow(networks: Networks, x: jax.Array, y: jax.Array, key: jax.Array) -> PerExample:
-    return reflow(_net(networks, y), x, key, coupling=lambda key, x: (x, jnp.flip(x)), perceptual=l2)[0]
+    return reflow(_net(networks, y), x, key, coupling=_given, perceptual=l2)[0]
 
 
 def _transported(networks: Networks, x: jax.Array, y: jax.Array, key: jax.Array) -> PerExample:
