@@ -24,7 +24,7 @@ from models import SIZES, DiT, UViT, adm, ddpmpp, edm2, ncsnpp
 from train.chips import Chip, chip_of
 
 from .showing import console, keep
-from .step_cost import Program, cost, seconds
+from .step_cost import Program, compiled_once, cost, seconds
 from .step_networks import bind
 from .step_recipes import BASELINE, RECIPES
 
@@ -140,7 +140,8 @@ def main() -> None:
     dtype = jnp.bfloat16 if given.bfloat16 else jnp.float32
     device = jax.devices()[0].device_kind
     cases = (published if given.published else small)(dtype)
-    rows = measure(cases, batch=given.batch, rounds=given.rounds, chip=chip_of(device))
+    with compiled_once():
+        rows = measure(cases, batch=given.batch, rounds=given.rounds, chip=chip_of(device))
     console().print(table(rows, f"a step at batch size {given.batch}; times on {device}"))
     keep(given, rows=rows)
 
