@@ -70,7 +70,7 @@ def programs(
 
 @contextmanager
 def compiled_once() -> Iterator[None]:
-    """Within it a program that was counted is not compiled again to be timed; programs of earlier runs are not found."""
+    """Within it a program that was counted is not compiled again to be timed; earlier runs leave nothing to find."""
     with tempfile.TemporaryDirectory() as folder:
         jax.config.update("jax_compilation_cache_dir", folder)
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
