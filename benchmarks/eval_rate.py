@@ -31,6 +31,7 @@ from rich.table import Table
 from configs.feature_networks import tensors as tensors_of
 from configs.judging import features as features_by_name
 from eval import Features, Statistics, frechet_distance, mean_and_covariance, pixels
+from eval.devices import cores_as_devices
 from eval.names import POOL, SPATIAL
 from eval.real import add
 from models.inception import SIDE, InceptionV3
@@ -225,4 +226,5 @@ def measured(options: argparse.Namespace) -> list[Row]:
 
 
 if __name__ == "__main__":
+    cores_as_devices()
     main()

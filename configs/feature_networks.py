@@ -80,24 +80,32 @@ def halfpixel(images: jax.Array) -> jax.Array:
     return torch_bilinear(coloured(images), SIDE) / 127.5 - 1
 
 
-def in_pairs(network: Callable[[Any, jax.Array], Any]) -> Callable[[Any, jax.Array], Any]:
-    """The same, of an even batch two images at a time: on a CPU, XLA's convolutions slow down with larger batches."""
+def in_pairs(network: Callable[[Any, jax.Array], Any], devices: int) -> Callable[[Any, jax.Array], Any]:
+    """The same, two images a device at a time: on a CPU, XLA's convolutions slow down with larger batches.
+
+    A batch that does not divide into such parts is taken whole. The batch is spread over the devices in order.
+    """
+    at_once = 2 * devices
 
     def of(params: Any, images: jax.Array) -> Any:
-        if len(images) % 2:
+        if len(images) % at_once:
             return network(params, images)
-        pairs = images.reshape(-1, 2, *images.shape[1:])
-        outputs = jax.lax.map(partial(network, params), pairs)
-        return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), outputs)
+        # Of each part every device has its own two images, or they would travel.
+        parts = images.reshape(devices, -1, 2, *images.shape[1:]).swapaxes(0, 1)
+        outputs = jax.lax.map(partial(network, params), parts.reshape(-1, at_once, *images.shape[1:]))
+
+        def in_order(x: jax.Array) -> jax.Array:
+            return x.reshape(-1, devices, 2, *x.shape[2:]).swapaxes(0, 1).reshape(-1, *x.shape[2:])
+
+        return jax.tree.map(in_order, outputs)
 
     return of
 
 
 def _inception(path: Path) -> tuple[Callable[[Any, jax.Array], Any], Any]:
     network = InceptionV3().apply
-    # Several devices share a batch, which a loop over it would take from them.
-    alone_on_cpu = jax.default_backend() == "cpu" and jax.device_count() == 1
-    return in_pairs(network) if alone_on_cpu else network, inception(tensors(path))
+    on_cpu = jax.default_backend() == "cpu"
+    return in_pairs(network, jax.local_device_count()) if on_cpu else network, inception(tensors(path))
 
 
 INCEPTION = Network(

@@ -1,5 +1,6 @@
 """Batches spread over devices, and results brought together from devices and hosts."""
 
+import os
 from typing import Any
 
 import jax
@@ -11,6 +12,18 @@ from jaxtyping import Array, Shaped
 from .statistics import Statistics
 
 BATCH = "batch"
+MOST_CORES = 8
+
+
+def cores_as_devices() -> None:
+    """Make a device of each core, up to 8, where JAX runs on CPUs and the user chose no number; for a whole program.
+
+    XLA spreads one network call badly over cores, and a batch over devices well. Each device has a copy of the
+    parameters, hence the limit. Call before anything asks JAX for a device.
+    """
+    flags = os.environ.get("XLA_FLAGS", "")
+    if "JAX_NUM_CPU_DEVICES" not in os.environ and "xla_force_host_platform_device_count" not in flags:
+        jax.config.update("jax_num_cpu_devices", min(os.cpu_count() or 1, MOST_CORES))
 
 
 def local_mesh() -> Mesh:

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
+from .devices import cores_as_devices
 from .images import image_batches
 from .judge import Batches, judge
 from .names import ALONE
@@ -154,4 +155,5 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
 
 
 if __name__ == "__main__":
+    cores_as_devices()
     sys.exit(main())

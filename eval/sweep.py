@@ -18,6 +18,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from .devices import cores_as_devices
 from .fid import add_run_options, chosen_judge, report
 from .options import add_data_options, add_feature_options
 from .pareto import front, goodness, pareto_plot, points
@@ -185,4 +186,5 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
+    cores_as_devices()
     sys.exit(main())

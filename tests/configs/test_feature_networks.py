@@ -89,8 +89,10 @@ def test_moments_in_a_pickle_of_edm2(tmp_path):
         judging.numbers(path)
 
 
-@pytest.mark.parametrize("n", [1, 3, 4])
-def test_images_in_pairs_have_the_features_that_they_have_together(n):
+@pytest.mark.parametrize(
+    ("n", "devices", "at_once"), [(1, 1, 1), (3, 1, 3), (4, 1, 2), (12, 2, 4), (12, 3, 6), (8, 3, 8)]
+)
+def test_images_in_pairs_have_the_features_that_they_have_together(n, devices, at_once):
     images = jax.random.normal(jax.random.key(n), (n, 3, 2, 1))
     calls = []
 
@@ -100,5 +102,5 @@ def test_images_in_pairs_have_the_features_that_they_have_together(n):
 
     expected = network(2.0, images)
     calls.clear()
-    jax.tree.map(np.testing.assert_array_equal, feature_networks.in_pairs(network)(2.0, images), expected)
-    assert set(calls) == ({2} if n == 4 else {n})
+    jax.tree.map(np.testing.assert_array_equal, feature_networks.in_pairs(network, devices)(2.0, images), expected)
+    assert set(calls) == {at_once}

@@ -92,3 +92,21 @@ def test_batches_are_rounded_up_to_the_devices():
     mesh = local_mesh()
     assert mesh.size == 1
     assert [rows_per_host(size, mesh) for size in (1, 5, 8)] == [1, 5, 8]
+
+
+@pytest.mark.parametrize(
+    ("chosen", "expected"),
+    [
+        ({}, min(os.cpu_count() or 1, 8)),
+        ({"JAX_NUM_CPU_DEVICES": "3"}, 3),
+        ({"XLA_FLAGS": "--xla_force_host_platform_device_count=5"}, 5),
+    ],
+)
+def test_cores_are_devices_unless_a_number_was_chosen(chosen, expected):
+    kept = {key: value for key, value in os.environ.items() if key not in ("XLA_FLAGS", "JAX_NUM_CPU_DEVICES")}
+    code = "import jax; from eval.devices import cores_as_devices; cores_as_devices(); print(jax.device_count())"
+    environment = kept | {"JAX_PLATFORMS": "cpu"} | chosen
+    found = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True, check=True
+    )
+    assert int(found.stdout) == expected
