@@ -9,10 +9,12 @@ but 1.73 unverified). Ours: not run. Without an LPIPS file the distance is squar
 
 Differs from the paper: its discriminator sees the features of two networks trained on ImageNet, which are not here.
 --config.adversarial_weight=1 has one of patches of pixels, told the label, in the same steps instead of every other
-one. The student starts at the teacher's averaged weights. --config.distill=False has no teacher: its way is one jump of
-the averaged student's own.
+one. The student starts at the teacher's averaged weights, or at those of a trajectory model, a converted one or an
+earlier run's, with --config.start_run=DIR. --config.distill=False has no teacher: its way is one jump of the averaged
+student's own.
 """
 
+from collections.abc import Callable
 from functools import partial
 
 import jax
@@ -20,11 +22,12 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
+import data
 from configs import cifar10, ctm, glue, teachers, trajectories
 from losses import edm, pairs, steps, times
 from losses.adversarial import hinge_generator
 from losses.types import FlowMap, Loss, PerExample
-from models import ddpmpp
+from models import SongUNet, ddpmpp
 from train import Batch, Context, Experiment, Params, averages
 
 
@@ -34,6 +37,7 @@ def get_config() -> ConfigDict:
     config.update(
         {
             "teacher_run": "",
+            "start_run": "",
             "distill": True,  # False is no teacher but, if there is a run, its weights to start from
             "lpips": "",
             "batch_size": 256,
@@ -55,11 +59,27 @@ def get_config() -> ConfigDict:
     return config
 
 
+def network(config: ConfigDict, images: data.Source) -> tuple[SongUNet, Callable[[], Params] | None]:
+    """The paper's network, s in a branch of its own, and how the weights are read that it starts from, if any."""
+    model = cifar10.unet(ddpmpp, config, second_time=True).clone(second_branch=True)
+    if not config.start_run:
+        return model, None
+    told = {"shape": images.shape, "num_classes": cifar10.classes(config), "sigma_data": config.sigma_data}
+    return ctm.gone_on(config.start_run, model, **told)
+
+
+def trajectory(config: ConfigDict) -> ctm.Trained:
+    """What this network is to runs that go on from it."""
+    return ctm.Trained(
+        cifar10.SHAPE, cifar10.classes(config), config.sigma_data, "ema", network=lambda params: params["network"]
+    )
+
+
 def build(config: ConfigDict) -> Experiment:
     """The experiment of these values."""
     images, classes = cifar10.source(config), cifar10.classes(config)
     teacher = cifar10.teacher(config, images)
-    model = cifar10.unet(ddpmpp, config, second_time=True)
+    model, start = network(config, images)
     metric = glue.lpips_or_l2(config.lpips)
     height, width, _ = images.shape
     judge = trajectories.discriminator(config.discriminator_channels) if config.adversarial_weight else None
@@ -68,8 +88,10 @@ def build(config: ConfigDict) -> Experiment:
     )
 
     def initial() -> Params:
-        start = init(jax.random.key(config.seed))
-        return {**start, "network": teachers.extended_start(model, images, start["network"], teacher.params())}
+        fresh = init(jax.random.key(config.seed))
+        if start is not None:
+            return {**fresh, "network": start()}
+        return {**fresh, "network": teachers.extended_start(model, images, fresh["network"], teacher.params())}
 
     def adversary(params: Params, x: jax.Array, labels: jax.Array | None, step: jax.Array) -> ctm.Adversary | None:
         if judge is None:
@@ -114,7 +136,7 @@ def build(config: ConfigDict) -> Experiment:
     samplers = tuple(ctm.sampler(G_of, images.shape, n, gamma=0.0) for n in config.exact_steps)
     return Experiment(
         init=init,
-        initial=initial if config.teacher_run else None,
+        initial=initial if config.teacher_run or start else None,
         frozen=lambda: {"teacher": teacher.params() if config.distill else None, "metric": metric.params()},
         objective=objective,
         optimizer=trajectories.optimizer(

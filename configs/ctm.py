@@ -6,12 +6,14 @@ in the authors' code.
 
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+import eval as evaluation
+import train
 from configs import glue, trajectories
 from losses import conversions, denoising, edm, edm_weight, jumps, l2, steps, triples
 from losses.adversarial import balanced
@@ -131,6 +133,58 @@ def preconditioned(model: glue.Backbone, labels: jax.Array | None, sigma_data: f
         return g
 
     return g_of
+
+
+# ---- Going on from a trained one -------------------------------------------------------------------------------------
+
+
+class Trained(NamedTuple):
+    """What a config that trains a trajectory model says to runs that go on from it, by its `trajectory(config)`.
+
+    Attributes:
+        shape: of its examples.
+        num_classes: 0 if it is unconditional.
+        sigma_data: standard deviation its preconditioning assumes.
+        average: the weights to take.
+        network: parameters of the run -> those of its network.
+        noise_embedding: of the network, if that is none that our configs build.
+    """
+
+    shape: tuple[int, ...]
+    num_classes: int
+    sigma_data: float
+    average: str
+    network: Callable[[Params], Params] = lambda params: params
+    noise_embedding: Callable[[jax.Array], jax.Array] | None = None
+
+
+def gone_on(
+    workdir: str, model: Any, *, shape: tuple[int, ...], num_classes: int, sigma_data: float
+) -> tuple[Any, Callable[[], Params]]:
+    """A network that embeds noise levels as the trajectory model in a workdir does, and how to read that one's weights.
+
+    Raises:
+        FileNotFoundError: there is no run, or, when they are read, no checkpoint.
+        ValueError: the run is not of a trajectory model, or of other data, or preconditioned otherwise.
+    """
+    config_file, config = evaluation.read_run(workdir)
+    module: Any = evaluation.load_module(config_file)
+    if not hasattr(module, "trajectory"):
+        raise ValueError(f"the run in {workdir} is of {config_file.name}, which does not train a trajectory model")
+    trained = cast(Trained, module.trajectory(config))
+    for name, theirs, ours in (
+        ("shape", tuple(trained.shape), tuple(shape)),
+        ("num_classes", trained.num_classes, num_classes),
+        ("sigma_data", trained.sigma_data, sigma_data),
+    ):
+        if theirs != ours:
+            raise ValueError(f"the trajectory model in {workdir} has {name} {theirs}, this run {ours}")
+    if trained.noise_embedding is not None:
+        model = model.clone(noise_embedding=trained.noise_embedding)
+    return model, lambda: trained.network(train.restore_average(workdir, trained.average)[0])
+
+
+# ---- Parameters ------------------------------------------------------------------------------------------------------
 
 
 def at(params: Params, layer: Path) -> Params:

@@ -10,20 +10,23 @@ distance is squared l2.
 
 The first of these two stages. Differs from the paper in that it has no second: that discriminator sees the features
 of two networks trained on ImageNet, which are not here. The U-Net is EDM's form of ADM (ln(t) / 4 as it is), and
-bfloat16 where the code has float16.
+bfloat16 where the code has float16. With --config.start_run=DIR the student starts from a trajectory model, a
+converted one or an earlier run's, and not from its teacher.
 """
 
+from collections.abc import Callable
 from functools import partial
 
 import jax
 import optax
 from ml_collections import ConfigDict
 
+import data
 from configs import ctm, glue, imagenet, teachers
 from losses import edm, pairs, times
 from losses.types import FlowMap, Loss
 from models import vgg
-from models.adm import adm
+from models.adm import ADMUNet, adm
 from train import Batch, Context, Experiment, Params, averages
 
 
@@ -33,6 +36,7 @@ def get_config() -> ConfigDict:
     config.update(
         {
             "teacher_run": "",
+            "start_run": "",
             "lpips": "",
             "batch_size": 1440,
             "steps": 50_000,
@@ -48,10 +52,24 @@ def get_config() -> ConfigDict:
     return config
 
 
+def network(config: ConfigDict, source: data.Source) -> tuple[ADMUNet, Callable[[], Params] | None]:
+    """The paper's network, s in a branch of its own, and how the weights are read that it starts from, if any."""
+    model = imagenet.network(adm, config, second_time=True).clone(second_branch=True)
+    if not config.start_run:
+        return model, None
+    told = {"shape": source.shape, "num_classes": source.num_classes, "sigma_data": config.sigma_data}
+    return ctm.gone_on(config.start_run, model, **told)
+
+
+def trajectory(config: ConfigDict) -> ctm.Trained:
+    """What this network is to runs that go on from it."""
+    return ctm.Trained(imagenet.SHAPE, imagenet.CLASSES, config.sigma_data, "ema")
+
+
 def build(config: ConfigDict) -> Experiment:
     """The experiment of these values."""
     source = imagenet.images(config)
-    model = imagenet.network(adm, config, second_time=True)
+    model, start = network(config, source)
     teacher = imagenet.teacher(config, source)
     metric = glue.lpips_or_l2(config.lpips, pool=vgg.average_pool)
     init = glue.initialiser(model, source)
@@ -59,6 +77,8 @@ def build(config: ConfigDict) -> Experiment:
     layer = (f"dec_{height}x{width}_block{config.blocks}", "conv1")
 
     def initial() -> Params:
+        if start is not None:
+            return start()
         return teachers.extended_start(model, source, init(jax.random.key(config.seed)), teacher.params())
 
     def objective(params: Params, batch: Batch, key: jax.Array, context: Context) -> Loss:
@@ -85,7 +105,7 @@ def build(config: ConfigDict) -> Experiment:
     samplers = tuple(ctm.sampler(G_of, source.shape, n, gamma=0.0) for n in config.exact_steps)
     return Experiment(
         init=init,
-        initial=initial if config.teacher_run else None,
+        initial=initial if config.teacher_run or start else None,
         frozen=lambda: {"teacher": teacher.params(), "metric": metric.params()},
         objective=objective,
         optimizer=optax.radam(config.learning_rate),

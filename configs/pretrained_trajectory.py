@@ -1,12 +1,14 @@
-"""Converted consistency trajectory models (CTM) as runs: sampled and judged.
+"""Converted consistency trajectory models (CTM) as runs: sampled, judged, and gone on from.
 
 Not a run by itself: folders that `python -m models.pretrained` writes are runs of this config.
 """
 
+from functools import partial
+
 import jax
 from ml_collections import ConfigDict
 
-from configs import ctm, glue, pretrained
+from configs import ctm, glue, pretrained, pretrained_diffusion
 from losses.types import FlowMap
 from models.pretrained import calls
 from train import Params
@@ -25,3 +27,17 @@ def build(config: ConfigDict) -> pretrained.Published:
 
     samplers = tuple(ctm.sampler(jump, settings.shape, n, gamma=0.0, sigma_min=settings.call.sigma_min) for n in (1, 2))
     return pretrained.published(config, samplers)
+
+
+def trajectory(config: ConfigDict) -> ctm.Trained:
+    """What this network is to runs that go on from it."""
+    settings = config.settings
+    model = pretrained_diffusion.students_network(config)
+    return ctm.Trained(
+        tuple(settings.shape),
+        settings.num_classes,
+        settings.call.sigma_data,
+        "params",
+        network=partial(pretrained_diffusion.students_params, config),
+        noise_embedding=pretrained_diffusion.own_embedding(config, model),
+    )

@@ -47,6 +47,8 @@ class ADMUNet(nn.Module):
             `num_classes` itself is the null class, a one-hot vector of zeros.
         augment_features: length of the augmentation label, 0 for none.
         second_time: whether the network takes a second noise level s, embedded like the first one.
+        second_branch: whether s then goes through layers of its own up to each block, where scales and shifts are
+            added (CTM); the label does not. Otherwise it is added to the first embedding.
         guided: whether the network takes a guidance scale w: sinusoids of it, of frequency 1 and below, go through
             a linear layer that starts at zero and are added to the noise embedding.
         dropout: rate in blocks while training; key `dropout`.
@@ -69,6 +71,7 @@ class ADMUNet(nn.Module):
     num_classes: int = 0
     augment_features: int = 0
     second_time: bool = False
+    second_branch: bool = False
     guided: bool = False
     dropout: float = 0.0
     dropout_resolutions: tuple[int, ...] | None = None
@@ -105,7 +108,7 @@ class ADMUNet(nn.Module):
         """
         check_conditions(x, t, labels, s, w, self.num_classes, self.second_time, self.guided)
         self._check(x, augment)
-        embedding = self._embed(t, labels, s, w, augment)
+        embedding, second = self._embed(t, labels, s, w, augment)
 
         def block(
             name: str,
@@ -129,7 +132,7 @@ class ADMUNet(nn.Module):
                 self.dtype,
                 name=name,
             )
-            return layer(h, embedding)
+            return layer(h, embedding, second)
 
         levels = [
             (x.shape[1] >> level, x.shape[2] >> level, self.channels * multiplier)
@@ -167,11 +170,18 @@ class ADMUNet(nn.Module):
         h = nn.silu(self.norm(h, jnp.float32, "out_norm"))
         return conv(h, self.out_channels or x.shape[-1], 3, jnp.float32, "out_conv", zeros)
 
-    def _embed(self, t: Array, labels: Array | None, s: Array | None, w: Array | None, augment: Array | None) -> Array:
-        """Noise level, second one, guidance scale and augmentation through two layers, then the label."""
-        embedding = self.noise_embedding(t)
+    def _embed(
+        self, t: Array, labels: Array | None, s: Array | None, w: Array | None, augment: Array | None
+    ) -> tuple[Array, Array | None]:
+        """Noise level, second one, guidance scale and augmentation through two layers, then the label.
+
+        With `second_branch` the second one is passed through two others, and returned by itself.
+        """
+        embedding, second = self.noise_embedding(t), None
         features = embedding.shape[-1]
-        if s is not None:
+        if s is not None and self.second_branch:
+            second = nn.silu(self._two_layers(self.noise_embedding(s), "_s"))
+        elif s is not None:
             embedding += dense(self.noise_embedding(s), features, "map_s")
         if w is not None:
             layer = nn.Dense(features, use_bias=False, kernel_init=zeros, name="map_w")
@@ -179,13 +189,16 @@ class ADMUNet(nn.Module):
         if self.augment_features:
             augment = jnp.zeros((t.shape[0], self.augment_features)) if augment is None else augment
             embedding += nn.Dense(features, use_bias=False, kernel_init=zeros, name="map_augment")(augment)
-        embedding = nn.silu(dense(embedding, 4 * self.channels, "map_layer0"))
-        embedding = dense(embedding, 4 * self.channels, "map_layer1")
+        embedding = self._two_layers(embedding, "")
         if labels is not None:
             normal = nn.initializers.normal(1.0)
             layer = nn.Dense(4 * self.channels, use_bias=False, kernel_init=normal, name="map_label")
             embedding += layer(jax.nn.one_hot(labels, self.num_classes))
-        return nn.silu(embedding)
+        return nn.silu(embedding), second
+
+    def _two_layers(self, embedding: Array, ending: str) -> Array:
+        h = nn.silu(dense(embedding, 4 * self.channels, f"map_layer0{ending}"))
+        return dense(h, 4 * self.channels, f"map_layer1{ending}")
 
     def _check(self, x: Array, augment: Array | None) -> None:
         _, height, width, _ = x.shape

@@ -51,14 +51,17 @@ class ADMBlock(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "batch height width channels"], embedding: Float32[Array, "batch embedding"]
+        self,
+        x: Float[Array, "batch height width channels"],
+        embedding: Float32[Array, "batch embedding"],
+        second: Float32[Array, "batch embedding"] | None = None,
     ) -> Float[Array, "batch new_height new_width new_channels"]:
-        """Apply the block."""
+        """Apply the block; `second` is brought in beside the embedding, by a layer of its own."""
         resample = self.resample or (lambda h: h)
 
         h = resample(nn.silu(self.norm(x, self.dtype, "norm0")))
         h = conv(h, self.channels, 3, self.dtype, "conv0")
-        h = nn.silu(self._modulated_norm(h, embedding))
+        h = nn.silu(self._modulated_norm(h, embedding, second))
         h = nn.Dropout(self.dropout, deterministic=self.deterministic)(h)
         h = conv(h, self.channels, 3, self.dtype, "conv1", zeros)
 
@@ -73,12 +76,15 @@ class ADMBlock(nn.Module):
             h += attend(tokens).reshape(h.shape)
         return h
 
-    def _modulated_norm(self, h: Array, embedding: Array) -> Array:
+    def _modulated_norm(self, h: Array, embedding: Array, second: Array | None) -> Array:
         """Normalise and modulate in the one of three ways that the network was built with."""
+        parts = 1 + self.adaptive_scale
+        out = dense(embedding, parts * self.channels, "affine")
+        if second is not None:
+            out += dense(second, parts * self.channels, "affine_s")
         if not self.adaptive_scale:
-            shift = dense(embedding, self.channels, "affine")
+            shift = out
             return self.norm(h + shift[:, None, None, :].astype(h.dtype), self.dtype, "norm1")
-        out = dense(embedding, 2 * self.channels, "affine")
         if self.double_norm:
             scale, shift = double_norm(out)
         else:

@@ -1,7 +1,8 @@
 """OpenAI's U-Nets: guided diffusion's, and that of Consistency Models (Dhariwal and Nichol 2021; Song et al. 2023).
 
-The two have one naming; the second has four axes where attention projects, the first three. Neither says for which
-resolution it is, how wide a head of its attention is, or what its output stands for.
+The two have one naming; the second has four axes where attention projects, the first three. CTM's network for
+ImageNet-64 is the second with layers for a second time. None says for which resolution it is, how wide a head of its
+attention is, or what its output stands for.
 """
 
 from __future__ import annotations
@@ -24,12 +25,20 @@ PARTS = {
     "norm0": "in_layers.0",
     "conv0": "in_layers.2",
     "affine": "emb_layers.1",
+    "affine_s": "emb_layers_s.1",
     "norm1": "out_layers.0",
     "conv1": "out_layers.3",
     "skip": "skip_connection",
 }
 ATTENTION = {"norm2": "norm", "qkv": "qkv", "proj": "proj_out"}
-LAYERS = {"map_layer0": "time_embed.0", "map_layer1": "time_embed.2", "out_norm": "out.0", "out_conv": "out.2"}
+LAYERS = {
+    "map_layer0": "time_embed.0",
+    "map_layer1": "time_embed.2",
+    "map_layer0_s": "time_embed_s.0",
+    "map_layer1_s": "time_embed_s.2",
+    "out_norm": "out.0",
+    "out_conv": "out.2",
+}
 
 TIME_SCALE = 1000.0  # of Consistency Models: their network reads 1000 ln(sigma) / 4
 
@@ -52,6 +61,7 @@ def convert(
         new_attention_order: of a guided diffusion whose config says `use_new_attention_order`.
         schedule: of a guided diffusion, "cosine" (64 pixels) or "linear" (128 and more).
         consistency: of Consistency Models' files, whether it is one (CD, CT) or the EDM that these were distilled from.
+            CTM's layers say what it is.
 
     Raises:
         ValueError: the content is another, or of a network that is not one of ours, with all that is missing, left over
@@ -60,9 +70,8 @@ def convert(
     tensors: Tensors = content
     if not recognises(content):
         raise ValueError("there is no U-Net of OpenAI's, with tensors such as input_blocks.0.0.weight")
-    if any(name.startswith("time_embed_s.") for name in tensors):
-        raise ValueError("this is CTM's network for ImageNet-64, with layers for a second time, which we do not have")
-    guided_diffusion = tensors["middle_block.1.qkv.weight"].ndim == 3
+    jumps = any(name.startswith("time_embed_s.") for name in tensors)
+    guided_diffusion = not jumps and tensors["middle_block.1.qkv.weight"].ndim == 3
     if resolution is None:
         raise ValueError("a file of OpenAI's does not say the side of its images: give resolution")
     if guided_diffusion and schedule not in ("cosine", "linear"):
@@ -77,17 +86,21 @@ def convert(
         levels = noise_levels(str(schedule))
         call = {"kind": "discrete", "levels": levels, "sigma_min": levels[0], "sigma_max": min(levels[-1], 80.0)}
     else:
-        call = {"kind": "consistency" if consistency else "edm", **edm}
+        call = {"kind": "trajectory" if jumps else "consistency" if consistency else "edm", **edm}
     labels = tensors.get("label_emb.weight")
     channels = tensors["input_blocks.0.0.weight"].shape[1]
     settings: Settings = {
         "shape": (resolution, resolution, channels),
         "num_classes": 0 if labels is None else labels.shape[0],
-        "network": {**network, "time_scale": 1.0 if guided_diffusion else TIME_SCALE},
+        "network": {
+            **network,
+            "time_scale": 1.0 if guided_diffusion else TIME_SCALE,
+            "second_branch": jumps,
+        },
         "call": call,
     }
     module = build(settings)
-    shapes = shapes_of(module, (1, *settings["shape"]), (1,), labels=module.num_classes > 0)
+    shapes = shapes_of(module, (1, *settings["shape"]), (1,), labels=module.num_classes > 0, second_time=jumps)
     params = params_of(shapes, tensors, stored_at(settings), {}, "an ADMUNet of this shape")
     return Converted("openai", settings, module, params)
 
@@ -156,6 +169,8 @@ def build(settings: Settings) -> ADMUNet:
         attention_resolutions=tuple(network["attention_resolutions"]),
         norm=partial(group_norm, epsilon=1e-5, least=1),
         num_classes=settings["num_classes"],
+        second_time=network.get("second_branch", False),
+        second_branch=network.get("second_branch", False),
         **{name: network[name] for name in names},
     )
 

@@ -49,7 +49,6 @@ def draw(folder, number=0):
     return experiment, np.asarray(jax.jit(experiment.samplers[number].sample)(params, KEYS, LABELS))
 
 
-@pytest.mark.usefixtures("quick_compile")
 def test_a_diffusion_model_is_sampled_by_heun(tmp_path):
     folder, case, params = folder_of(tmp_path, "ddpmpp", steps=3)
     experiment, images = draw(folder)
@@ -60,8 +59,7 @@ def test_a_diffusion_model_is_sampled_by_heun(tmp_path):
     np.testing.assert_allclose(images, expected, rtol=1e-3, atol=1e-3)
 
 
-@pytest.mark.usefixtures("quick_compile")
-@pytest.mark.parametrize("name", ["consistency_models", "ctm", "guided_diffusion", "sit"])
+@pytest.mark.parametrize("name", ["consistency_models", "ctm", "ctm_imagenet64", "guided_diffusion", "sit"])
 def test_every_kind_is_sampled(name, tmp_path):
     folder, case, _ = folder_of(tmp_path, name, steps=2)
     _, images = draw(folder)
@@ -69,7 +67,6 @@ def test_every_kind_is_sampled(name, tmp_path):
     assert np.isfinite(images).all()
 
 
-@pytest.mark.usefixtures("quick_compile")
 def test_guidance_moves_samples_and_needs_classes(tmp_path):
     folder, _, _ = folder_of(tmp_path, "sit", steps=2)
     _, plain = draw(folder)
@@ -85,7 +82,6 @@ def test_guidance_moves_samples_and_needs_classes(tmp_path):
         draw(other)
 
 
-@pytest.mark.usefixtures("quick_compile")
 def test_a_weaker_network_guides(tmp_path):
     """By a scale of 1 it changes nothing; by 0 samples are its own."""
     folder, case, params = folder_of(tmp_path, "sit", steps=2)
@@ -120,7 +116,6 @@ def decoder(folder) -> tuple[Any, Any]:
     return read_autoencoder(folder)
 
 
-@pytest.mark.usefixtures("quick_compile")
 def test_latents_are_decoded_where_there_is_an_autoencoder(autoencoder, tmp_path):
     folder, _, _ = folder_of(tmp_path, "sit", steps=2)
     _, z = draw(folder)
@@ -221,7 +216,7 @@ def test_tuning_starts_from_a_published_diffusion_model(tmp_path):
     jax.tree.map(np.testing.assert_array_equal, start, params)
 
 
-@pytest.mark.usefixtures("small_data", "quick_compile")
+@pytest.mark.usefixtures("small_data")
 def test_distillation_takes_the_frequencies_of_its_teacher(tmp_path):
     config = small("cifar10_cd")
     own = (0.125, -3.0, 2.5, 7.0, 0.75, -1.5, 4.0, 9.0)
@@ -245,7 +240,7 @@ def test_distillation_takes_the_frequencies_of_its_teacher(tmp_path):
 X, SIGMAS = jax.random.normal(jax.random.key(0), (3, *SHAPE)), jnp.array([0.02, 0.5, 20.0])
 
 
-@pytest.mark.usefixtures("small_data", "quick_compile")
+@pytest.mark.usefixtures("small_data")
 @pytest.mark.parametrize("kind", ["vp", "ve"])
 def test_a_denoiser_of_another_form_starts_a_student_as_it_is(kind, tmp_path):
     config = small("cifar10_ect")
@@ -264,7 +259,6 @@ def test_a_denoiser_of_another_form_starts_a_student_as_it_is(kind, tmp_path):
     np.testing.assert_array_equal(f(X, jnp.zeros(3)), X)
 
 
-@pytest.mark.usefixtures("quick_compile")
 def test_steps_alone_and_a_variance_beside_the_noise(tmp_path):
     """Guided diffusion: six outputs, of which a student has three, and levels that it knows alone."""
     folder, case, params = folder_of(tmp_path, "guided_diffusion")
@@ -299,7 +293,6 @@ def test_what_jumps_to_every_level_is_no_start_of_a_denoiser(tmp_path):
         teachers.teacher(str(folder), shape=SHAPE, num_classes=5, sigma_data=0.5, takes_own=True)
 
 
-@pytest.mark.usefixtures("quick_compile")
 def test_a_flow_points_to_noise(tmp_path):
     folder, case, params = folder_of(tmp_path, "sit")
     ode = flows.read(folder)
@@ -310,7 +303,7 @@ def test_a_flow_points_to_noise(tmp_path):
     np.testing.assert_allclose(ode.velocity(ode.network(loaded), LABELS)(x, t), -theirs, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.usefixtures("small_data", "quick_compile")
+@pytest.mark.usefixtures("small_data")
 @pytest.mark.parametrize("name", ["imagenet256_sit", "imagenet256_mean_flow", "imagenet256_shortcut"])
 def test_a_flow_of_another_program_starts_ours(name, tmp_path):
     """SiT's weights with its time turned round and without its variance are ours."""

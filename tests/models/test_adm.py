@@ -48,10 +48,10 @@ def test_layers_are_named_by_resolution():
     assert not any("self_attention" in layer for layer in shapes_of(tiny(channels_per_head=64)).values())
 
 
-def test_initialization_is_the_default_of_pytorch_and_the_output_zero(quick_jit):
+def test_initialization_is_the_default_of_pytorch_and_the_output_zero():
     module = tiny(channels=32, multipliers=(1,), blocks=0, num_classes=9)
     x, t, labels = jnp.ones((1, 4, 4, 3)), jnp.ones(1), jnp.zeros(1, int)
-    variables = quick_jit(module.init)(jax.random.key(0), x, t, labels)
+    variables = jax.jit(module.init)(jax.random.key(0), x, t, labels)
     params = variables["params"]
     block = params["dec_4x4_in0"]
     for layer, fan in ((params["map_layer0"], 32), (block["conv0"], 9 * 32), (block["affine"], 128)):
@@ -60,10 +60,10 @@ def test_initialization_is_the_default_of_pytorch_and_the_output_zero(quick_jit)
     for layer in (block["conv1"], block["self_attention"]["proj"], params["out_conv"]):
         assert not any(jnp.any(a) for a in jax.tree.leaves(layer))
     np.testing.assert_allclose(params["map_label"]["kernel"].std(), 1.0, rtol=0.1)
-    assert not np.any(np.asarray(quick_jit(module.apply)(variables, x, t, labels)))
+    assert not np.any(np.asarray(jax.jit(module.apply)(variables, x, t, labels)))
 
 
-def modulated(params, embedding, h, **settings):
+def modulated(params, embedding, second, h, **settings):
     """A block without attention, written out; images of one group of four channels."""
 
     def norm(p, h):
@@ -74,7 +74,9 @@ def modulated(params, embedding, h, **settings):
         dimensions = ("NHWC", "HWIO", "NHWC")
         return jax.lax.conv_general_dilated(h, p["kernel"], (1, 1), "SAME", dimension_numbers=dimensions) + p["bias"]
 
-    out = (embedding @ params["affine"]["kernel"] + params["affine"]["bias"])[:, None, None, :]
+    linear = lambda p, h: (h @ p["kernel"] + p["bias"])[:, None, None, :]
+    out = linear(params["affine"], embedding)
+    out += 0 if second is None else linear(params["affine_s"], second)
     unit = lambda a: a / jnp.sqrt((a**2).mean(-1, keepdims=True))
     skip, h = h, conv(params["conv0"], jax.nn.silu(norm(params["norm0"], h)))
     if not settings["adaptive_scale"]:
@@ -86,16 +88,37 @@ def modulated(params, embedding, h, **settings):
     return skip + conv(params["conv1"], jax.nn.silu(h))
 
 
+@pytest.mark.parametrize("told_twice", [False, True])
 @pytest.mark.parametrize(("adaptive_scale", "double_norm"), [(False, False), (True, False), (True, True)])
-def test_block_equals_its_three_formulas(adaptive_scale, double_norm, randomized, quick_jit):
+def test_block_equals_its_three_formulas(adaptive_scale, double_norm, told_twice, randomized):
     settings = {"adaptive_scale": adaptive_scale, "double_norm": double_norm}
     common: dict[str, Any] = {"dropout": 0.0, "deterministic": True, "dtype": jnp.float32}
     norm = partial(group_norm, epsilon=1e-5)
     block = ADMBlock(4, None, 0, softmax_attention, norm=norm, **common, **settings)
     x, embedding = jax.random.normal(jax.random.key(0), (3, 4, 4, 4)), jax.random.normal(jax.random.key(1), (3, 6))
-    variables = randomized(block, x, embedding)
-    expected = modulated(variables["params"], embedding, x, **settings)
-    np.testing.assert_allclose(quick_jit(block.apply)(variables, x, embedding), expected, rtol=1e-5, atol=1e-5)
+    second = jax.random.normal(jax.random.key(2), (3, 6)) if told_twice else None
+    variables = randomized(block, x, embedding, second)
+    expected = modulated(variables["params"], embedding, second, x, **settings)
+    np.testing.assert_allclose(jax.jit(block.apply)(variables, x, embedding, second), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_second_time_with_a_branch_of_its_own_reaches_every_block_without_the_label(randomized):
+    """CTM's code for ImageNet-64: layers for s up to each block; the label is in the branch of t alone."""
+    module = tiny(num_classes=5, second_time=True).clone(second_branch=True)
+    x, t, labels = jax.random.normal(jax.random.key(0), (2, 8, 8, 3)), jnp.array([0.3, 0.8]), jnp.array([1, 4])
+    params = randomized(module, x, t, labels, t)["params"]
+    blocks = {name for name, layer in params.items() if "affine" in layer}
+    assert {name for name, layer in params.items() if "affine_s" in layer} == blocks
+    assert {name for name in params if name.endswith("_s")} == {"map_layer0_s", "map_layer1_s"}
+
+    apply = jax.jit(lambda params, s, labels: module.apply({"params": params}, x, t, labels, s))
+    assert np.abs(apply(params, t + 0.1, labels) - apply(params, t, labels)).max() > 1e-3
+    assert np.abs(apply(params, t, labels[::-1]) - apply(params, t, labels)).max() > 1e-3
+    deaf = {
+        name: {**layer, "affine": jax.tree.map(jnp.zeros_like, layer["affine"])} if name in blocks else layer
+        for name, layer in params.items()
+    }
+    np.testing.assert_array_equal(apply(deaf, t, labels[::-1]), apply(deaf, t, labels))
 
 
 def test_dropout_only_where_it_is_asked_for():
@@ -118,12 +141,12 @@ def test_dropout_only_where_it_is_asked_for():
     assert dropped(()) == set()
 
 
-def test_null_class_and_absent_augmentation_contribute_nothing(randomized, quick_jit):
+def test_null_class_and_absent_augmentation_contribute_nothing(randomized):
     module = tiny(num_classes=3, augment_features=2)
     x, t = jax.random.normal(jax.random.key(0), (4, 8, 8, 3)), jnp.array([0.1, 0.2, 0.3, 0.4])
     labels = jnp.array([0, 1, 2, 3])
     params = randomized(module, x, t, labels)
-    value = quick_jit(lambda params, augment: module.apply(params, x, t, labels, augment=augment))
+    value = jax.jit(lambda params, augment: module.apply(params, x, t, labels, augment=augment))
     base = value(params, jnp.zeros((4, 2)))
     np.testing.assert_allclose(base, value(params, None), rtol=1e-5, atol=1e-5)
     assert jnp.abs(value(params, jnp.ones((4, 2))) - base).max() > 1e-3
@@ -147,7 +170,7 @@ def test_impossible_settings_are_refused(settings, augment, message):
         jax.eval_shape(init, jax.random.key(0), jnp.zeros((1, 8, 8, 3)), jnp.zeros(1))
 
 
-def test_single_convolutions_may_resample_and_the_output_have_other_channels(randomized, quick_jit):
+def test_single_convolutions_may_resample_and_the_output_have_other_channels(randomized):
     """Guided diffusion with `resblock_updown=False`: stride 2 down, repetition and a convolution up."""
     module = tiny(attention_resolutions=()).clone(resampling_blocks=False, out_channels=6)
     shapes = shapes_of(module)

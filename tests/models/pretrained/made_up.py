@@ -74,13 +74,15 @@ def dhariwal() -> Case:
     return Case("edm", module, settings, {"preconditioning": "edm"})
 
 
-def openai_unet(blocks_resample: bool, axes: int, order: str, **given) -> Case:
+def openai_unet(blocks_resample: bool, axes: int, order: str, second_branch: bool = False, **given) -> Case:
     scale = TIME_SCALE if axes == 4 else 1.0
     module = adm(**UNET | {"channels": 32}, channels_per_head=16, num_classes=5).clone(
         noise_embedding=partial(scaled_sinusoids, features=32, scale=scale),
         norm=partial(group_norm, epsilon=1e-5, least=1),
         resampling_blocks=blocks_resample,
         out_channels=6 if axes == 3 else 3,
+        second_time=second_branch,
+        second_branch=second_branch,
     )
     network = {"multipliers": (1, 2), "blocks": 1, "attention_resolutions": (4,), "channels_per_head": 16}
     network |= {"resampling_blocks": blocks_resample, "qkv": order, "projection_axes": axes}
@@ -100,6 +102,7 @@ CASES = {
     "ctm": song(second_branch=True, num_classes=5, kind="trajectory"),
     "dhariwal": dhariwal(),
     "consistency_models": openai_unet(True, 4, "qkv head dim"),
+    "ctm_imagenet64": openai_unet(True, 4, "qkv head dim", second_branch=True),
     "guided_diffusion": openai_unet(False, 3, "head qkv dim", schedule="linear"),
     "guided_diffusion_new_order": openai_unet(True, 3, "qkv head dim", schedule="cosine", new_attention_order=True),
     "sit": transformer(),

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -91,13 +92,13 @@ def test_edm2_in_sixteen_bits(tmp_path):
     assert_equal_trees(load(tmp_path / "folder").params, params)
 
 
-def test_functions_of_a_made_up_network_survive_the_folder(tmp_path, quick_jit):
+def test_functions_of_a_made_up_network_survive_the_folder(tmp_path):
     path, case, _ = made_up.write(tmp_path / "file.pt", "ncsnpp")
     converted = convert(path, **case.given)
     write(tmp_path / "folder", converted, path)
     x, t = jax.random.normal(jax.random.key(0), (2, 8, 8, 3)), jnp.array([0.5, -0.3])
     outputs = [
-        quick_jit(module.apply)({"params": params}, x, t)
+        jax.jit(module.apply)({"params": params}, x, t)
         for module, params in (
             (case.module, converted.params),
             *((c.module, c.params) for c in (converted, load(tmp_path / "folder"))),
@@ -211,11 +212,21 @@ def test_a_file_of_no_family(tmp_path):
         convert(path)
 
 
-def test_trajectory_network_of_imagenet_is_refused_by_name(tmp_path):
-    def change(arrays):
-        arrays["time_embed_s.0.weight"] = np.ones(3, np.float32)
+def test_the_trajectory_network_of_imagenet_reads_250_ln_s(tmp_path):
+    """Its layers for s, written out with the tensors of the file: sinusoids with the cosines first, two layers."""
+    path, case, params = made_up.write(tmp_path / "file.pt", "ctm_imagenet64")
+    file, converted = read(path), convert(path, **case.given)
+    assert converted.settings["call"]["kind"] == "trajectory"
+    t, s, labels = jnp.array([80.0, 3.0]), jnp.array([0.5, 0.002]), jnp.array([1, 4])
+    told: Any = {"s": jnp.log(s) / 4, "capture_intermediates": True, "mutable": ["intermediates"]}
+    _, seen = converted.module.apply({"params": params}, jnp.ones((2, 8, 8, 3)), jnp.log(t) / 4, labels, **told)
+    found = seen["intermediates"]["map_layer1_s"]["__call__"][0]
 
-    assert "CTM's network for ImageNet-64" in refused(tmp_path, "consistency_models", change)
+    angles = 250 * np.log(np.array([0.5, 0.002]))[:, None] * np.exp(-np.log(10_000) * np.arange(16) / 16)
+    h = np.concatenate([np.cos(angles), np.sin(angles)], axis=1)
+    h = h @ file["time_embed_s.0.weight"].T + file["time_embed_s.0.bias"]
+    h = h / (1 + np.exp(-h)) @ file["time_embed_s.2.weight"].T + file["time_embed_s.2.bias"]
+    np.testing.assert_allclose(found, h, rtol=1e-3, atol=1e-4)  # angles of a thousand have float32's rounding
 
 
 # ---- The command line ------------------------------------------------------------------------------------------------

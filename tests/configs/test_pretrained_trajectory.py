@@ -1,0 +1,89 @@
+"""Trajectory models, converted ones and earlier runs', are what others start from; and nothing else is."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs import cifar10, cifar10_ctm, ctm, imagenet64_ctm
+from models.pretrained import convert, openai, write
+from tests.configs.made_up import SHAPE, images, module, small
+from tests.models.pretrained import made_up as checkpoints
+from tests.models.pretrained import written
+from train import restore_average
+from train.state import check_initial
+
+pytestmark = pytest.mark.usefixtures("small_data")
+
+CALL = {"kind": "trajectory"}
+
+
+def converted(tmp_path, family, student: Any, settings, **given):
+    """A folder of CTM's file of a student's own network, and its parameters."""
+    case = checkpoints.Case(family, student, settings | {"call": CALL}, given)
+    params = checkpoints.params_of(case)
+    path = written.write_state_dict(tmp_path / "ctm.pt", checkpoints.tensors(case, params))
+    write(tmp_path / "ctm", convert(path, **given), path)
+    return tmp_path / "ctm", params
+
+
+def of_cifar10(tmp_path, **changes):
+    student, _ = cifar10_ctm.network(small("cifar10_ctm", **changes), images())
+    network = {"unet": "song", "resolution": 8, "multipliers": student.multipliers, "frequencies": None}
+    network |= {"resample_filter": student.resample_filter, "residual_encoder": False}
+    return converted(tmp_path, "edm", student, {"network": network})
+
+
+def started(name, folder, **changes):
+    experiment = module(name).build(small(name, start_run=str(folder), **changes))
+    start = experiment.initial()
+    check_initial(start, jax.eval_shape(lambda: experiment.init(jax.random.key(0))))
+    return start
+
+
+def test_ctm_of_cifar10_goes_on(tmp_path):
+    folder, params = of_cifar10(tmp_path)
+    jax.tree.map(np.testing.assert_array_equal, started("cifar10_ctm", folder)["network"], params)
+    beside = started("cifar10_ctm", folder, adversarial_weight=1.0)
+    jax.tree.map(np.testing.assert_array_equal, beside["network"], params)
+    assert beside.keys() - {"network"}
+
+
+def test_ctm_of_imagenet_goes_on_and_jumps_as_it_did(tmp_path):
+    config = small("imagenet64_ctm", bfloat16=False)
+    student, _ = imagenet64_ctm.network(config, images())
+    network = {name: getattr(student, name) for name in ("multipliers", "blocks", "attention_resolutions")}
+    network |= {"channels_per_head": config.channels_per_head, "resampling_blocks": True, "qkv": "qkv head dim"}
+    settings = {"network": network | {"projection_axes": 4}, "shape": SHAPE}
+    given = {"resolution": SHAPE[0], "channels_per_head": config.channels_per_head}
+    folder, params = converted(tmp_path, "openai", student, settings, **given)
+    start = started("imagenet64_ctm", folder, bfloat16=False)
+    jax.tree.map(np.testing.assert_array_equal, start, params)
+
+    # Noise levels reach it 1000 times as large as they reach a network of EDM's.
+    model, _ = imagenet64_ctm.network(small("imagenet64_ctm", bfloat16=False, start_run=str(folder)), images())
+    x, labels = jax.random.normal(jax.random.key(0), (2, *SHAPE)), jnp.array([0, 1])
+    t, s = jnp.array([0.8, 3.0]), jnp.array([0.1, 3.0])
+    found = jax.jit(ctm.preconditioned(model, labels, 0.5)(start))(x, t, s)
+    plain = student.clone(noise_embedding=lambda t: openai.sinusoidal(1000 * t, student.channels))
+    expected = jax.jit(ctm.preconditioned(plain, labels, 0.5)(params))(x, t, s)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["cifar10_ctm", "imagenet64_ctm"])
+def test_an_earlier_run_goes_on_from_its_average(name, runs):
+    workdir = runs(name)
+    start, (expected, _) = started(name, workdir), restore_average(workdir, "ema")
+    jax.tree.map(np.testing.assert_array_equal, start, expected)
+
+
+def test_what_is_no_trajectory_model_or_of_other_data_is_refused(tmp_path, runs):
+    with pytest.raises(ValueError, match=r"cifar10_edm\.py, which does not train a trajectory model"):
+        started("cifar10_ctm", runs("cifar10_edm"))
+    folder, _ = of_cifar10(tmp_path)
+    with pytest.raises(ValueError, match=rf"has num_classes 0, this run {cifar10.CLASSES}"):
+        started("cifar10_ctm", folder, class_conditional=True)
+    with pytest.raises(ValueError, match=r"has sigma_data 0\.5, this run 0\.4"):
+        started("cifar10_ctm", folder, sigma_data=0.4)
