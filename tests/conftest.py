@@ -37,17 +37,21 @@ def own_cache(of_all_workers):
 
 @pytest.fixture(scope="session", autouse=True)
 def compiled_once(of_all_workers):
-    """What one test has compiled, another test or a process that it starts need not: compiling is most of the time.
+    """Compiling is most of the time: it is done roughly, and once for all tests and the processes that they start.
 
-    The cache has a largest size because JAX locks it then, as one of several processes must.
+    The cache has a largest size because JAX locks it then, as one of several processes must. What the environment says
+    stands: JAX_DISABLE_MOST_OPTIMIZATIONS=0 tests programs as users run them.
     """
     values = {
+        "jax_disable_most_optimizations": True,
         "jax_compilation_cache_dir": str(of_all_workers / "compiled"),
         "jax_compilation_cache_max_size": 2**34,
         "jax_persistent_cache_min_compile_time_secs": 0.1,
     }
     with pytest.MonkeyPatch.context() as patch:
         for name, value in values.items():
+            if name.upper() in os.environ:
+                continue
             patch.setenv(name.upper(), str(value))
             jax.config.update(name, value)
         yield

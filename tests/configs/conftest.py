@@ -1,4 +1,3 @@
-import jax
 import pytest
 
 import data
@@ -18,14 +17,6 @@ def runs(tmp_path_factory):
         return folders[key]
 
     return run_of
-
-
-@pytest.fixture
-def quick_compile():
-    """A step taken twice need not be fast."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture

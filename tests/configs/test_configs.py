@@ -85,7 +85,7 @@ def test_a_config_holds_plain_values_and_says_how_it_is_run(name):
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("small_data", "quick_compile")
+@pytest.mark.usefixtures("small_data")
 @pytest.mark.parametrize("name", STEPPED)
 def test_a_config_takes_steps_on_its_data(name, tmp_path, runs):
     facts = check(built(name, tmp_path, runs))

@@ -58,7 +58,6 @@ def test_a_run_that_is_no_such_flow_is_refused(runs):
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("quick_compile")
 def test_at_the_start_the_loss_is_that_of_the_reward_alone(runs, untrained):
     """Without control, Adjoint Matching and the continuous adjoint are one, and square in lambda."""
     workdir = str(runs("digits_rectified_flow"))

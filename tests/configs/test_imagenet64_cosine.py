@@ -14,7 +14,7 @@ from tests.configs import made_up
 from tests.configs.made_up import small
 from train import Context
 
-pytestmark = pytest.mark.usefixtures("small_data", "quick_compile")
+pytestmark = pytest.mark.usefixtures("small_data")
 LABELS = jnp.arange(4)
 X = jax.random.normal(jax.random.key(0), (4, *made_up.SHAPE))
 

@@ -15,7 +15,7 @@ from losses import denoising
 from tests.configs import made_up
 from train import Experiment, Sampler, check, restore_average
 
-pytestmark = pytest.mark.usefixtures("small_data", "quick_compile")
+pytestmark = pytest.mark.usefixtures("small_data")
 
 SHAPE = (8, 8, 4)
 RUN = "cifar10_autoencoder"

@@ -48,7 +48,7 @@ def test_errors_of_held_out_images_are_measured_and_drawn(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("small_data", "quick_compile")
+@pytest.mark.usefixtures("small_data")
 def test_a_discriminator_is_trained_beside_it_once_its_time_has_come():
     config = small("mnist_autoencoder", adversarial_weight=0.5, adversarial_start=1)
     experiment = mnist_autoencoder.experiment(config, made_up.images(), made_up.images)
@@ -59,7 +59,7 @@ def test_a_discriminator_is_trained_beside_it_once_its_time_has_come():
 
 
 @pytest.mark.usefixtures("small_data")
-def test_a_reconstruction_is_of_the_held_out_image_that_its_key_draws(quick_compile):
+def test_a_reconstruction_is_of_the_held_out_image_that_its_key_draws():
     config = small("mnist_autoencoder")
     experiment = mnist_autoencoder.experiment(config, made_up.images(), made_up.images)
     (sampler,) = experiment.samplers

@@ -92,7 +92,6 @@ def flat(tree: Any) -> dict[str, Any]:
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("quick_compile")
 @pytest.mark.parametrize(("name", "rank"), RANKS)
 def test_a_run_moves_what_is_trained_and_nothing_else(name, rank, folder, teacher):
     experiment = built(name, folder, teacher, rank)
@@ -126,7 +125,6 @@ def test_the_network_below_adapters_has_no_state_of_the_optimizer(name, folder, 
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("quick_compile")
 def test_the_discriminator_trains_beside_the_student_and_neither_trains_the_other(folder, teacher):
     """Each part of the loss has a gradient at its own player alone, and each player its own rate."""
     experiment = built("stable_pcm", folder, teacher, rank=2, adversarial_weight=0.5)

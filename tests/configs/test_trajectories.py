@@ -92,7 +92,6 @@ def test_each_player_has_its_own_optimizer():
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("quick_compile")
 @pytest.mark.parametrize(
     ("name", "changes"),
     [
@@ -135,7 +134,6 @@ def test_tcds_jumps_without_the_end(second_order):
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("quick_compile")
 @pytest.mark.parametrize("name", ["digits_ctm", "digits_pcm"])
 def test_a_discriminator_is_trained_beside_the_network(name, runs):
     start = {"adversarial_start": 0} if name == "digits_ctm" else {}
@@ -149,7 +147,6 @@ def test_a_discriminator_is_trained_beside_the_network(name, runs):
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("quick_compile")
 def test_the_discriminator_of_pcm_holds_jumps_against_their_targets(runs, monkeypatch):
     """What is real to it is the goal, a constant, and neither data nor noise; the hinge is PCM's."""
     config = small("digits_pcm", teacher_run=str(runs("digits_teacher")), adversarial_weight=0.5)
@@ -181,7 +178,6 @@ def test_the_discriminator_of_pcm_holds_jumps_against_their_targets(runs, monkey
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("quick_compile")
 def test_the_discriminator_of_ctm_counts_once_its_time_has_come(runs):
     """Before, its parameters stay what they are."""
     gradients = []

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any
 
 import flax.linen as nn
@@ -18,9 +18,6 @@ from models.edm2 import edm2_scm
 from models.mlp import MLP
 from models.unet import ddpmpp, ncsnpp
 from models.uvit import UViT
-
-# These programs run for milliseconds and compile for seconds.
-_quick_jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
 def random_params(module: nn.Module, *inputs) -> Any:
@@ -66,7 +63,7 @@ class Case:
             self.traces.append(None)
             return self.module.apply(*arguments)
 
-        return _quick_jit(apply)
+        return jax.jit(apply)
 
 
 def unet_case(form: Callable[..., nn.Module], blocks: int, **settings) -> Case:
@@ -127,12 +124,6 @@ def dit() -> Case:
 def uvit() -> Case:
     """Convolutions above a transformer."""
     return NETWORKS["uvit"]
-
-
-@pytest.fixture
-def quick_jit():
-    """`jax.jit` with the optimizations of the compiler turned off."""
-    return _quick_jit
 
 
 @pytest.fixture

@@ -21,13 +21,13 @@ def test_the_defaults_have_as_many_parameters_as_stable_diffusions():
     assert count(Autoencoder(), (1, 8, 8, 3)) == 83_653_863
 
 
-def test_latents_are_smaller_by_the_resolutions_and_images_come_back(randomized, quick_jit):
+def test_latents_are_smaller_by_the_resolutions_and_images_come_back(randomized):
     variables = randomized(TINY, X)
-    mean, logvar = quick_jit(partial(TINY.apply, method="encode"))(variables, X)
+    mean, logvar = jax.jit(partial(TINY.apply, method="encode"))(variables, X)
     assert mean.shape == logvar.shape == (2, 3, 2, 2)
-    decoded = quick_jit(partial(TINY.apply, method="decode"))(variables, mean)
+    decoded = jax.jit(partial(TINY.apply, method="decode"))(variables, mean)
     assert decoded.shape == X.shape
-    np.testing.assert_allclose(quick_jit(TINY.apply)(variables, X), decoded, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(jax.jit(TINY.apply)(variables, X), decoded, rtol=1e-4, atol=1e-4)
 
 
 def test_encoding_needs_no_decoder_and_decoding_no_encoder(randomized):
@@ -37,18 +37,18 @@ def test_encoding_needs_no_decoder_and_decoding_no_encoder(randomized):
     assert decode({"params": {"decoder": params["decoder"]}}, mean).shape == X.shape
 
 
-def test_log_variances_are_cut_off(randomized, quick_jit):
+def test_log_variances_are_cut_off(randomized):
     params = randomized(TINY, X)["params"]
     params["encoder"]["moments"]["bias"] = jnp.array([0.0, 0.0, 1e3, -1e3])
-    _, logvar = quick_jit(partial(TINY.apply, method="encode"))({"params": params}, X)
+    _, logvar = jax.jit(partial(TINY.apply, method="encode"))({"params": params}, X)
     np.testing.assert_array_equal(logvar[..., 0], 20)
     np.testing.assert_array_equal(logvar[..., 1], -30)
 
 
-def test_the_body_is_in_half_precision_and_the_moments_are_not(randomized, quick_jit):
+def test_the_body_is_in_half_precision_and_the_moments_are_not(randomized):
     variables = randomized(TINY, X)
     half = TINY.clone(dtype=jnp.bfloat16)
-    exact, rounded = (quick_jit(partial(module.apply, method="encode"))(variables, X)[0] for module in (TINY, half))
+    exact, rounded = (jax.jit(partial(module.apply, method="encode"))(variables, X)[0] for module in (TINY, half))
     assert rounded.dtype == jnp.float32
     size = float(jnp.abs(exact).max())
     assert 1e-4 * size < float(jnp.abs(rounded - exact).max()) < 0.05 * size

@@ -9,7 +9,7 @@ from models import autoencoder_discriminator
 from models.autoencoder_discriminator import PatchDiscriminator
 
 
-def test_a_logit_looks_at_a_patch_of_the_published_size(monkeypatch, randomized, quick_jit):
+def test_a_logit_looks_at_a_patch_of_the_published_size(monkeypatch, randomized):
     monkeypatch.setattr(autoencoder_discriminator, "group_norm", lambda x, *_: x)  # it looks at the whole image
     module = PatchDiscriminator(channels=2, layers=2)
     x = jax.random.normal(jax.random.key(0), (1, 64, 64, 1))
@@ -20,15 +20,15 @@ def test_a_logit_looks_at_a_patch_of_the_published_size(monkeypatch, randomized,
         assert logits.shape == (1, 14, 14, 1)
         return logits[0, 7, 7, 0]
 
-    touched = np.asarray(quick_jit(jax.grad(middle))(x))[0, ..., 0] != 0
+    touched = np.asarray(jax.jit(jax.grad(middle))(x))[0, ..., 0] != 0
     for axis in (0, 1):
         assert np.ptp(np.flatnonzero(touched.any(axis=axis))) + 1 == 34
 
 
-def test_examples_do_not_depend_on_each_other(randomized, quick_jit):
+def test_examples_do_not_depend_on_each_other(randomized):
     module = PatchDiscriminator(channels=4, layers=1, groups=2, dtype=jnp.bfloat16)
     x = jax.random.normal(jax.random.key(0), (2, 8, 8, 3))
-    apply = quick_jit(module.apply)
+    apply = jax.jit(module.apply)
     variables = randomized(module, x)
     (logits,) = apply(variables, x)
     (alone,) = apply(variables, x.at[1].set(0))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 
-def test_derivatives(case, quick_jit):
+def test_derivatives(case):
     inputs = (case.x, case.t, case.s, case.w)
     keys = jax.random.split(jax.random.key(1), len(inputs))
     tangents = tuple(jax.random.normal(key, a.shape) for key, a in zip(keys, inputs, strict=True))
@@ -17,11 +17,11 @@ def test_derivatives(case, quick_jit):
     def value(params, x, t, s, w):
         return case.module.apply(params, x, t, case.labels, s, w)
 
-    @quick_jit
+    @jax.jit
     def push(*directions):
         return jax.jvp(partial(value, case.params), inputs, directions)[1]
 
-    @quick_jit
+    @jax.jit
     def pull(params):
         return jax.vjp(value, params, *inputs)[1](cotangent)
 
@@ -52,8 +52,8 @@ def test_derivatives(case, quick_jit):
         assert jnp.any(g != 0), name
 
 
-def test_dropout_is_a_function_of_the_key(case, quick_jit):
-    @quick_jit
+def test_dropout_is_a_function_of_the_key(case):
+    @jax.jit
     def train(key):
         rngs = {"dropout": key}
         return case.module.apply(case.params, case.x, case.t, case.labels, case.s, case.w, train=True, rngs=rngs)
@@ -78,24 +78,24 @@ def test_each_condition_changes_its_own_example_alone(case):
         np.testing.assert_array_equal(changed[::2], base[::2])
 
 
-def test_a_guided_network_starts_as_the_unguided_one_with_its_parameters(case, quick_jit, randomized):
+def test_a_guided_network_starts_as_the_unguided_one_with_its_parameters(case, randomized):
     """A distilled network has its teacher's weights, whatever scale it is asked for, until it is trained."""
     bare = case.module.clone(guided=False)
     conditions = case.x, case.t, case.labels, case.s
     params = randomized(bare, *conditions)
-    start = quick_jit(case.module.init)(jax.random.key(0), *conditions, case.w)
+    start = jax.jit(case.module.init)(jax.random.key(0), *conditions, case.w)
     old = dict(jax.tree_util.tree_leaves_with_path(params))
     joined = jax.tree_util.tree_map_with_path(lambda path, leaf: old.get(path, leaf), start)
     new = dict(jax.tree_util.tree_leaves_with_path(joined)).keys() - old.keys()
     assert len(new) == len(jax.tree.leaves(start)) - len(old) > 0
-    expected = quick_jit(bare.apply)(params, *conditions)
+    expected = jax.jit(bare.apply)(params, *conditions)
     np.testing.assert_array_equal(case.value(joined, *conditions, case.w), expected)
 
     # And it can learn to be another: the scale has a gradient.
     def squared(params):
         return jnp.sum(case.module.apply(params, *conditions, case.w) ** 2)
 
-    gradient = dict(jax.tree_util.tree_leaves_with_path(quick_jit(jax.grad(squared))(joined)))
+    gradient = dict(jax.tree_util.tree_leaves_with_path(jax.jit(jax.grad(squared))(joined)))
     assert any(jnp.any(gradient[path] != 0) for path in new)
 
 
@@ -106,13 +106,13 @@ def test_new_values_do_not_compile_again(case):
     assert len(case.traces) == compiled > 0
 
 
-def test_half_precision_body(case, quick_jit):
+def test_half_precision_body(case):
     half = case.module.clone(dtype=jnp.bfloat16)
     inputs = case.x, case.t, case.labels, case.s, case.w
     params = jax.eval_shape(half.init, jax.random.key(0), *inputs)
     assert {a.dtype for a in jax.tree.leaves(params)} == {jnp.dtype("float32")}
 
-    out, full = quick_jit(half.apply)(case.params, *inputs), case.value(case.params, *inputs)
+    out, full = jax.jit(half.apply)(case.params, *inputs), case.value(case.params, *inputs)
     assert out.dtype == jnp.float32
     error = jnp.linalg.norm(out - full) / jnp.linalg.norm(full)
     assert 1e-5 < error < 0.02

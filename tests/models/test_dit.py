@@ -97,14 +97,14 @@ def test_normalised_shifts_start_at_full_size_and_all_else_as_before():
 
 
 @pytest.mark.parametrize("remat", [keep_products, keep_nothing])
-def test_rematerialization_changes_no_number(remat, dit, quick_jit):
+def test_rematerialization_changes_no_number(remat, dit):
     def loss(params, module):
         key = {"dropout": jax.random.key(3)}
         return jnp.sum(module.apply(params, dit.x, dit.t, dit.labels, dit.s, dit.w, train=True, rngs=key) ** 2)
 
     def derivatives(module):
         tangents = jax.tree.map(jnp.ones_like, dit.params)
-        return quick_jit(
+        return jax.jit(
             lambda params: (
                 jax.jvp(lambda p: loss(p, module), (params,), (tangents,)),
                 jax.grad(loss)(params, module),

@@ -125,7 +125,7 @@ def test_gradient_with_respect_to_stored_weights(kernel):
 
 
 @pytest.mark.parametrize("form", [edm2, edm2_scm])
-def test_projected_weights_have_unit_size_and_change_nothing(form, randomized, quick_jit):
+def test_projected_weights_have_unit_size_and_change_nothing(form, randomized):
     module = tiny(form, num_classes=3)
     params = stretched(randomized(module, X, T, LABELS), np.random.default_rng(1))
     once = project_weights(params)
@@ -135,7 +135,7 @@ def test_projected_weights_have_unit_size_and_change_nothing(form, randomized, q
     assert once["params"]["out_gain"] == params["params"]["out_gain"]
     assert once["params"]["dec_2x2_in0"]["emb_gain"] == params["params"]["dec_2x2_in0"]["emb_gain"]
 
-    value = quick_jit(lambda params: module.apply(params, X, T, LABELS))
+    value = jax.jit(lambda params: module.apply(params, X, T, LABELS))
     before, after, again = value(params), value(once), value(project_weights(once))
     scale = float(jnp.abs(before).max())
     # The 1e-4 in the norm counts for as much as weights were shorter than one, and then no more.
@@ -192,11 +192,11 @@ def test_layers_are_named_by_resolution():
     assert set(params["dec_2x2_block0"]) == plain | {"conv_skip"}
 
 
-def test_output_starts_at_zero_and_magnitudes_inside_at_one(quick_jit):
+def test_output_starts_at_zero_and_magnitudes_inside_at_one():
     module = tiny(channels=32, num_classes=5)
     x, t, labels = jax.random.normal(jax.random.key(0), (8, 8, 8, 3)), jnp.linspace(-1, 1, 8), jnp.arange(8) % 5
 
-    @quick_jit
+    @jax.jit
     def magnitudes(key):
         params = module.init(key, x, t, labels)
         out, state = module.apply(params, x, t, labels, capture_intermediates=True, mutable=["intermediates"])
@@ -210,10 +210,10 @@ def test_output_starts_at_zero_and_magnitudes_inside_at_one(quick_jit):
         assert 0.8 < size < 1.2, name
 
 
-def test_null_class_is_a_vector_of_zeros(randomized, quick_jit):
+def test_null_class_is_a_vector_of_zeros(randomized):
     module = tiny(num_classes=3)
     params = randomized(module, X, T, LABELS)
-    value = quick_jit(lambda params: module.apply(params, X, T, LABELS))
+    value = jax.jit(lambda params: module.apply(params, X, T, LABELS))
     base = value(params)
     params["params"]["emb_label"]["weight"] *= -1.0
     changed = jnp.abs(value(params) - base).max((1, 2, 3))
@@ -244,14 +244,14 @@ def test_modulation_of_a_block(double_norm, randomized):
     np.testing.assert_allclose(modulated, mp_silu(expected), rtol=1e-5, atol=1e-5)
 
 
-def test_dropout_only_at_some_resolutions(randomized, quick_jit):
+def test_dropout_only_at_some_resolutions(randomized):
     changed = {}
     for where in ((), (2,), (4,), None):
         module = tiny(dropout=0.5, dropout_resolutions=where)
         params = randomized(module, X, T)
         rngs = {"dropout": jax.random.key(0)}
         train = partial(module.apply, params, X, T, train=True, rngs=rngs, mutable=["intermediates"])
-        _, state = quick_jit(partial(train, capture_intermediates=lambda layer, _: isinstance(layer, nn.Dropout)))()
+        _, state = jax.jit(partial(train, capture_intermediates=lambda layer, _: isinstance(layer, nn.Dropout)))()
         outputs = {name: layer["Dropout_0"]["__call__"][0] for name, layer in state["intermediates"].items()}
         changed[where] = {name for name, h in outputs.items() if jnp.mean(h == 0) > 0.2}
     low = {"enc_2x2_down", "dec_2x2_in0", "dec_2x2_in1", "dec_2x2_block0"}
@@ -259,7 +259,7 @@ def test_dropout_only_at_some_resolutions(randomized, quick_jit):
     assert changed == {(): set(), (2,): low, (4,): high, None: low | high}
 
 
-def test_recomputation_changes_nothing(randomized, quick_jit):
+def test_recomputation_changes_nothing(randomized):
     module = tiny()
     params = randomized(module, X, T)
 
@@ -267,7 +267,7 @@ def test_recomputation_changes_nothing(randomized, quick_jit):
         return jax.grad(lambda params: jnp.sum(jnp.sin(module.apply(params, X, T))))(params)
 
     kept, recomputed = (
-        quick_jit(partial(gradient, module.clone(remat=remat)))(params) for remat in (keep_all, keep_nothing)
+        jax.jit(partial(gradient, module.clone(remat=remat)))(params) for remat in (keep_all, keep_nothing)
     )
     jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5), recomputed, kept)
 

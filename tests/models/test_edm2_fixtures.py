@@ -53,11 +53,11 @@ def labels_of(module, arrays):
 
 
 @pytest.mark.usefixtures("float64")
-def test_float64_null_class_and_swapped_weights(published, quick_jit):
+def test_float64_null_class_and_swapped_weights(published):
     module, params, arrays = published
     module = module.clone(dtype=jnp.float64, attention=exact_attention)
     params = jax.tree.map(lambda a: a.astype(np.float64), params)
-    outputs = quick_jit(lambda params, labels: evaluate(module, params, arrays, labels))
+    outputs = jax.jit(lambda params, labels: evaluate(module, params, arrays, labels))
     labels = labels_of(module, arrays)
     denoised, raw = outputs(params, labels)
     assert raw.dtype == jnp.float64

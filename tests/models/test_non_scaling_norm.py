@@ -70,7 +70,7 @@ def test_a_network_with_it_has_all_parameters_but_the_scales(form):
 
 
 @pytest.mark.parametrize("form", ["edm", "adm"])
-def test_a_block_uses_the_norm_that_it_is_given(form, randomized, quick_jit):
+def test_a_block_uses_the_norm_that_it_is_given(form, randomized):
     """Group normalisation sees the whole image: one pixel changes all. This one leaves what two convolutions reach."""
     x, embedding = jax.random.normal(jax.random.key(0), (1, 8, 8, 8)), jnp.ones((1, 4))
     common: dict[str, Any] = {"double_norm": False, "dropout": 0.0, "deterministic": True, "dtype": jnp.float32}
@@ -81,7 +81,7 @@ def test_a_block_uses_the_norm_that_it_is_given(form, randomized, quick_jit):
             if form == "edm"
             else ADMBlock(8, None, 0, softmax_attention, adaptive_scale=True, norm=norm, **common)
         )
-        apply, params = quick_jit(block.apply), randomized(block, x, embedding)
+        apply, params = jax.jit(block.apply), randomized(block, x, embedding)
         out, moved = apply(params, x, embedding), apply(params, x.at[0, 0, 0].add(1.0), embedding)
         return np.asarray(out != moved)[0].any(axis=-1)
 

@@ -93,10 +93,10 @@ def test_layers_and_where_attention_is():
     assert wide == {"up1_block0": 24, "up1_block1": 20, "up0_block0": 20, "up0_block1": 16}
 
 
-def test_initialization_is_the_default_of_pytorch_and_the_output_zero(quick_jit):
+def test_initialization_is_the_default_of_pytorch_and_the_output_zero():
     module = StableUNet(channels=(32,), attends=(False,), heads=(4,), blocks=0, text_features=64, second_time=True)
     x, t, text = jnp.ones((1, 4, 4, 4)), jnp.ones(1), jnp.ones((1, 3, 64))
-    variables = quick_jit(module.init)(jax.random.key(0), x, t, text, t)
+    variables = jax.jit(module.init)(jax.random.key(0), x, t, text, t)
     params = variables["params"]
     block, attention = params["middle_block0"], params["middle_attention0"]
     cross = attention["cross_attention"]
@@ -105,35 +105,35 @@ def test_initialization_is_the_default_of_pytorch_and_the_output_zero(quick_jit)
             assert 0.9 < jnp.abs(a).max() * np.sqrt(fan) <= 1.0001
     for layer in (block["conv1"], attention["proj_out"], params["map_s"], params["out_conv"]):
         assert not any(jnp.any(a) for a in jax.tree.leaves(layer))
-    assert not np.any(np.asarray(quick_jit(module.apply)(variables, x, t, text, t)))
+    assert not np.any(np.asarray(jax.jit(module.apply)(variables, x, t, text, t)))
 
 
-def test_a_network_of_two_times_starts_as_that_of_one_with_its_parameters(randomized, quick_jit):
+def test_a_network_of_two_times_starts_as_that_of_one_with_its_parameters(randomized):
     bare = SMALL.clone(second_time=False)
     params = randomized(bare, NETWORK.x, T, TEXT, None, W)
     joined = {"params": params["params"] | {"map_s": {"kernel": jnp.zeros((8, 8))}}}
-    expected = quick_jit(bare.apply)(params, NETWORK.x, T, TEXT, None, W)
-    np.testing.assert_array_equal(quick_jit(SMALL.apply)(joined, *INPUTS), expected)
+    expected = jax.jit(bare.apply)(params, NETWORK.x, T, TEXT, None, W)
+    np.testing.assert_array_equal(jax.jit(SMALL.apply)(joined, *INPUTS), expected)
 
 
-def test_the_derivative_by_text(quick_jit):
+def test_the_derivative_by_text():
     direction = jax.random.normal(jax.random.key(2), TEXT.shape)
     value = lambda text: NETWORK.module.apply(NETWORK.params, NETWORK.x, T, text, S, W)
-    tangent = quick_jit(lambda: jax.jvp(value, (TEXT,), (direction,))[1])()
+    tangent = jax.jit(lambda: jax.jvp(value, (TEXT,), (direction,))[1])()
     there, back = (NETWORK.value(NETWORK.params, NETWORK.x, T, TEXT + h * direction, S, W) for h in (1e-2, -1e-2))
     size = float(jnp.abs(tangent).max())
     assert size > 1e-3
     np.testing.assert_allclose(tangent, (there - back) / 2e-2, atol=2e-3 * size)
 
 
-def test_text_has_any_length_and_no_order(quick_jit):
+def test_text_has_any_length_and_no_order():
     base = NETWORK.value(NETWORK.params, *INPUTS)
     for text in (TEXT[:, ::-1], jnp.concatenate([TEXT, TEXT], axis=1)):
-        found = quick_jit(TINY.apply)(NETWORK.params, NETWORK.x, T, text, S, W)
+        found = jax.jit(TINY.apply)(NETWORK.params, NETWORK.x, T, text, S, W)
         np.testing.assert_allclose(found, base, rtol=1e-4, atol=1e-4)
 
 
-def test_residual_block_equals_its_formula(randomized, quick_jit):
+def test_residual_block_equals_its_formula(randomized):
     block = ResidualBlock(8, 2, 0.0, True, jnp.float32)
     x, embedding = jax.random.normal(jax.random.key(0), (2, 3, 4, 6)), jax.random.normal(jax.random.key(1), (2, 5))
     variables = randomized(block, x, embedding)
@@ -151,18 +151,18 @@ def test_residual_block_equals_its_formula(randomized, quick_jit):
     h = conv(p["conv0"], jax.nn.silu(norm(p["norm0"], x)))
     h += (embedding @ p["affine"]["kernel"] + p["affine"]["bias"])[:, None, None, :]
     expected = conv(p["skip"], x) + conv(p["conv1"], jax.nn.silu(norm(p["norm1"], h)))
-    np.testing.assert_allclose(quick_jit(block.apply)(variables, x, embedding), expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(jax.jit(block.apply)(variables, x, embedding), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_attention_to_one_text_state_is_that_state(randomized, quick_jit):
+def test_attention_to_one_text_state_is_that_state(randomized):
     layer = MultiHeadAttention(2, lambda q, k, v: jnp.broadcast_to(v, q.shape), jnp.float32)
     tokens, text = jax.random.normal(jax.random.key(0), (2, 7, 8)), jax.random.normal(jax.random.key(1), (2, 1, 5))
     variables = randomized(layer, tokens, text)
     p = variables["params"]
     expected = jnp.broadcast_to(text @ p["v"]["kernel"] @ p["out"]["kernel"] + p["out"]["bias"], tokens.shape)
-    np.testing.assert_allclose(quick_jit(layer.apply)(variables, tokens, text), expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(jax.jit(layer.apply)(variables, tokens, text), expected, rtol=1e-4, atol=1e-5)
     softmax = MultiHeadAttention(2, TINY.attention, jnp.float32)
-    np.testing.assert_allclose(quick_jit(softmax.apply)(variables, tokens, text), expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(jax.jit(softmax.apply)(variables, tokens, text), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_every_attention_is_the_callable_that_was_passed(randomized):
@@ -178,14 +178,14 @@ def test_every_attention_is_the_callable_that_was_passed(randomized):
     assert seen == low + high
 
 
-def test_rematerialization_changes_no_number(randomized, quick_jit):
+def test_rematerialization_changes_no_number(randomized):
     start = randomized(SMALL, *INPUTS)
 
     def loss(params, module):
         return jnp.sum(module.apply(params, *INPUTS, train=True, rngs={"dropout": jax.random.key(3)}) ** 2)
 
     kept, recomputed = (
-        quick_jit(jax.grad(partial(loss, module=module)))(start) for module in (SMALL, SMALL.clone(remat=keep_nothing))
+        jax.jit(jax.grad(partial(loss, module=module)))(start) for module in (SMALL, SMALL.clone(remat=keep_nothing))
     )
     for a, b in zip(jax.tree.leaves(kept), jax.tree.leaves(recomputed), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5 * float(jnp.abs(a).max()))

@@ -75,9 +75,9 @@ def mapped(function):
 
 
 @pytest.mark.parametrize("form", [once, layers_computed_again, mapped])
-def test_every_derivative_equals_that_of_plain_attention(form, quick_jit, float64):
-    expected = quick_jit(lambda: derivatives(form(plain)))()
-    found = quick_jit(lambda: derivatives(form(streaming)))()
+def test_every_derivative_equals_that_of_plain_attention(form, float64):
+    expected = jax.jit(lambda: derivatives(form(plain)))()
+    found = jax.jit(lambda: derivatives(form(streaming)))()
     for name in expected:
         for a, b in zip(jax.tree.leaves(found[name]), jax.tree.leaves(expected[name]), strict=True):
             np.testing.assert_allclose(a, b, atol=1e-11 * np.abs(b).max(), rtol=1e-11, err_msg=name)
@@ -113,7 +113,7 @@ def test_output_and_tangent_are_one_pass_and_a_stopped_tangent_costs_no_curvatur
 
 
 @pytest.mark.parametrize("recipe", ["MeanFlow", "sCM"])
-def test_gradients_of_a_transformer_equal_those_with_plain_attention(recipe, quick_jit, randomized):
+def test_gradients_of_a_transformer_equal_those_with_plain_attention(recipe, randomized):
     model = DiT(
         patch=1, width=8, depth=2, heads=2, second_time=True, remat=keep_nothing if recipe == "sCM" else keep_all
     )
@@ -128,7 +128,7 @@ def test_gradients_of_a_transformer_equal_those_with_plain_attention(recipe, qui
         losses, _ = mean_flow(net, x, key) if recipe == "MeanFlow" else continuous_consistency(net, x, key)
         return losses.mean()
 
-    both = quick_jit(lambda p: [jax.grad(loss)(p, attention) for attention in (plain_attention, streaming)])(params)
+    both = jax.jit(lambda p: [jax.grad(loss)(p, attention) for attention in (plain_attention, streaming)])(params)
     for expected, found in zip(*map(jax.tree.leaves, both), strict=True):
         np.testing.assert_allclose(found, expected, atol=1e-5 * np.abs(expected).max(), rtol=1e-5)
 

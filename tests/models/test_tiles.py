@@ -63,10 +63,10 @@ def test_there_are_few_shapes_of_tiles(x):
     assert shapes == {(8, 8), (8, 6), (4, 8), (4, 6)}
 
 
-def test_seams_of_an_autoencoder_are_blended(randomized, quick_jit):
+def test_seams_of_an_autoencoder_are_blended(randomized):
     module = Autoencoder(channels=4, multipliers=(1, 2), blocks=1, latent_channels=2, image_channels=1, groups=2)
     params = randomized(module, jnp.zeros((1, 8, 8, 1)))
-    decode = quick_jit(partial(module.apply, params, method="decode"))
+    decode = jax.jit(partial(module.apply, params, method="decode"))
     z = jax.random.normal(jax.random.key(1), (1, 6, 24, 2))
     whole = decode(z)
     np.testing.assert_array_equal(tiled(decode, z, tile=24, overlap=6), whole)

@@ -72,7 +72,7 @@ def test_layers_are_named_by_resolution():
     assert with_attention == {"enc_4x4_block0", "dec_4x4_in0", "dec_4x4_block1"}
 
 
-def test_initialization_is_that_of_edm(quick_jit):
+def test_initialization_is_that_of_edm():
     module = tiny(ddpmpp)
 
     def kernels(key):
@@ -83,17 +83,17 @@ def test_initialization_is_that_of_edm(quick_jit):
 
     fans = (9 * 11, 9 * 11, 16 + 48, 16 + 16)
     weights = (1.0, 1e-5, np.sqrt(0.2), 1e-5)
-    for kernel, fan, weight in zip(quick_jit(kernels)(jax.random.key(0)), fans, weights, strict=True):
+    for kernel, fan, weight in zip(jax.jit(kernels)(jax.random.key(0)), fans, weights, strict=True):
         bound = weight * np.sqrt(6 / fan)
         assert 0.9 * bound < jnp.abs(kernel).max() <= 1.0001 * bound
 
 
-def test_null_class_and_absent_augmentation_contribute_nothing(randomized, quick_jit):
+def test_null_class_and_absent_augmentation_contribute_nothing(randomized):
     module = tiny(ddpmpp, num_classes=3, augment_features=2)
     x, t = jax.random.normal(jax.random.key(0), (4, 8, 8, 3)), jnp.array([0.1, 0.2, 0.3, 0.4])
     labels = jnp.array([0, 1, 2, 3])
     params = randomized(module, x, t, labels)
-    value = quick_jit(lambda params, augment: module.apply(params, x, t, labels, augment=augment))
+    value = jax.jit(lambda params, augment: module.apply(params, x, t, labels, augment=augment))
     base = value(params, jnp.zeros((4, 2)))
     np.testing.assert_allclose(base, value(params, None), rtol=1e-5, atol=1e-5)
     assert jnp.abs(value(params, jnp.ones((4, 2))) - base).max() > 1e-3
@@ -152,7 +152,7 @@ def test_another_number_of_channels_comes_out_of_the_same_body():
     assert one == two
 
 
-def test_a_second_time_with_a_branch_of_its_own_reaches_every_block(randomized, quick_jit):
+def test_a_second_time_with_a_branch_of_its_own_reaches_every_block(randomized):
     """CTM's code: layers for s up to each block, where they are added, and the label in both branches."""
     shape: dict[str, Any] = {"channels": 8, "multipliers": (1, 2), "blocks": 1, "attention_resolutions": (4,)}
     alone = ddpmpp(**shape, num_classes=5, dropout=0.0)
@@ -163,7 +163,7 @@ def test_a_second_time_with_a_branch_of_its_own_reaches_every_block(randomized, 
     assert {name for name, layer in params.items() if "affine_s" in layer} == blocks
     assert {name for name in params if name.endswith("_s")} == {"map_layer0_s", "map_layer1_s"}
 
-    apply = quick_jit(lambda params, s, labels: module.apply({"params": params}, x, t, labels, s))
+    apply = jax.jit(lambda params, s, labels: module.apply({"params": params}, x, t, labels, s))
     out = apply(params, t, labels)
     assert np.abs(apply(params, t + 0.1, labels) - out).max() > 1e-3
     # Of the branch without its last layers nothing is left, and the network is the one that takes no s.
@@ -176,7 +176,7 @@ def test_a_second_time_with_a_branch_of_its_own_reaches_every_block(randomized, 
         for name, layer in params.items()
         if name not in ("map_layer0_s", "map_layer1_s")
     }
-    expected = quick_jit(lambda params: alone.apply({"params": params}, x, t, labels))(without)
+    expected = jax.jit(lambda params: alone.apply({"params": params}, x, t, labels))(without)
     np.testing.assert_allclose(apply(silent, t + 0.1, labels), expected, rtol=1e-6, atol=1e-6)
     # The label is in the branch of s too: without that of t, it still counts.
     deaf = {

@@ -49,12 +49,12 @@ def test_double_norm_gives_a_scale_around_one_and_a_shift_of_unit_mean_square():
     np.testing.assert_array_equal(double_norm(jnp.zeros((1, 4)))[0], 1.0)
 
 
-def test_block_with_double_norm_sees_directions_alone(randomized, quick_jit):
+def test_block_with_double_norm_sees_directions_alone(randomized):
     block = UNetBlock(4, None, None, group_norm, double_norm=True, dropout=0.0, deterministic=True, dtype=jnp.float32)
     x, embedding = jax.random.normal(jax.random.key(0), (2, 4, 4, 4)), jnp.zeros((2, 5))
     params = randomized(block, x, embedding)["params"]
     affine = params["affine"]
-    value = quick_jit(lambda bias: block.apply({"params": params | {"affine": affine | {"bias": bias}}}, x, embedding))
+    value = jax.jit(lambda bias: block.apply({"params": params | {"affine": affine | {"bias": bias}}}, x, embedding))
     scale, shift = 1 + affine["bias"][:4], affine["bias"][4:]
     base = value(affine["bias"])
     np.testing.assert_allclose(value(jnp.concatenate([3 * scale - 1, 5 * shift])), base, rtol=1e-5, atol=1e-5)

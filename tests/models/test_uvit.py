@@ -162,10 +162,10 @@ def test_blocks_on_the_way_up_meet_those_of_the_way_down_in_reverse():
     }
 
 
-def test_initialization_is_the_default_of_flax_and_the_output_zero(quick_jit):
+def test_initialization_is_the_default_of_flax_and_the_output_zero():
     module = UViT(channels=32, multipliers=(1,), blocks=1, width=64, depth=2, heads=2, embedding_width=64)
     x, t = jnp.ones((1, 4, 4, 3)), jnp.ones(1)
-    variables = quick_jit(module.init)(jax.random.key(0), x, t)
+    variables = jax.jit(module.init)(jax.random.key(0), x, t)
     params = variables["params"]
     residual, transformer = params["up0_block0"], params["transformer"]
     for layer in (residual["conv1"], transformer["mlp1"], transformer["proj"], params["out_conv"]):
@@ -176,7 +176,7 @@ def test_initialization_is_the_default_of_flax_and_the_output_zero(quick_jit):
     np.testing.assert_allclose(params["positions"].std(), 0.01, rtol=0.2)
     kernel = transformer["mlp0"]["kernel"]
     assert jnp.all(kernel[0] != kernel[1])
-    assert not np.any(np.asarray(quick_jit(module.apply)(variables, x, t)))
+    assert not np.any(np.asarray(jax.jit(module.apply)(variables, x, t)))
 
 
 def test_half_precision_is_that_of_every_block_and_dropout_that_of_the_transformer_alone(uvit):
@@ -207,31 +207,31 @@ def test_the_program_does_not_grow_with_depth(uvit):
     assert program(2) == program(9)
 
 
-def test_rematerialization_changes_no_number(uvit, quick_jit):
+def test_rematerialization_changes_no_number(uvit):
     def loss(params, module):
         inputs, key = (uvit.x, uvit.t, uvit.labels, uvit.s, uvit.w), {"dropout": jax.random.key(3)}
         return jnp.sum(module.apply(params, *inputs, train=True, rngs=key) ** 2)
 
     kept, recomputed = (
-        quick_jit(jax.grad(lambda params, module=module: loss(params, module)))(uvit.params)
+        jax.jit(jax.grad(lambda params, module=module: loss(params, module)))(uvit.params)
         for module in (uvit.module, uvit.module.clone(remat=keep_nothing))
     )
     for a, b in zip(jax.tree.leaves(kept), jax.tree.leaves(recomputed), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5 * float(jnp.abs(a).max()))
 
 
-def test_attention_is_the_callable_that_was_passed(uvit, quick_jit):
+def test_attention_is_the_callable_that_was_passed(uvit):
     # Queries and keys of zero attend everywhere alike.
     average = uvit.module.clone(attention=lambda q, k, v: jnp.broadcast_to(v.mean(1, keepdims=True), q.shape))
     inputs = uvit.x, uvit.t, uvit.labels, uvit.s, uvit.w
     expected = uvit.value(sharpened(uvit.params, 0.0), *inputs)
-    np.testing.assert_allclose(quick_jit(average.apply)(uvit.params, *inputs), expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(jax.jit(average.apply)(uvit.params, *inputs), expected, rtol=1e-4, atol=1e-5)
     assert jnp.abs(expected - uvit.value(sharpened(uvit.params, 20.0), *inputs)).max() > 1e-3
 
 
-def test_time_scale_multiplies_both_times(uvit, quick_jit):
+def test_time_scale_multiplies_both_times(uvit):
     rest = uvit.labels, uvit.s, uvit.w
-    scaled = quick_jit(uvit.module.clone(time_scale=4.0).apply)(uvit.params, uvit.x, uvit.t, *rest)
+    scaled = jax.jit(uvit.module.clone(time_scale=4.0).apply)(uvit.params, uvit.x, uvit.t, *rest)
     expected = uvit.value(uvit.params, uvit.x, 4 * uvit.t, uvit.labels, 4 * uvit.s, uvit.w)
     np.testing.assert_allclose(scaled, expected, rtol=1e-4, atol=1e-5)
 

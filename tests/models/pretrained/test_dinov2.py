@@ -30,26 +30,26 @@ def example(name):
 @pytest.mark.parametrize(
     ("name", "heads", "shape"), [("dinov2_tiny_42", 3, (24, 2, 3)), ("dinov2_tiny_518", 2, (37, 1, 37))]
 )
-def test_the_published_network_computes_the_same(name, heads, shape, quick_jit):
+def test_the_published_network_computes_the_same(name, heads, shape):
     module, variables = dinov2(read(FIXTURES / f"{name}.timm.pth"), heads=heads)
     assert module.resample is network.smoothed
     x, tokens, class_token = example(name)
-    found = np.asarray(quick_jit(module.apply)(variables, x))
+    found = np.asarray(jax.jit(module.apply)(variables, x))
     assert error(found, tokens) < 1e-5
     assert error(found[:, 0], class_token) < 1e-5
 
 
 @published
-def test_the_comparison_sees_swapped_heads_and_other_positions(quick_jit):
+def test_the_comparison_sees_swapped_heads_and_other_positions():
     x, tokens, _ = example("dinov2_tiny_518")
     tensors = read(FIXTURES / "dinov2_tiny_518.timm.pth")
     module, variables = dinov2(tensors, heads=2)
     for resample in (network.to_scale, network.to_size):
-        assert error(quick_jit(module.clone(resample=resample).apply)(variables, x), tokens) > 1e-3
+        assert error(jax.jit(module.clone(resample=resample).apply)(variables, x), tokens) > 1e-3
     name = "blocks.0.attn.qkv.weight"
     swapped = tensors[name].reshape(3, 2, 8, 16)
     queries = np.stack([swapped[0, ::-1], *swapped[1:]]).reshape(48, 16)
-    assert error(quick_jit(module.apply)(dinov2({**tensors, name: queries}, heads=2)[1], x), tokens) > 1e-3
+    assert error(jax.jit(module.apply)(dinov2({**tensors, name: queries}, heads=2)[1], x), tokens) > 1e-3
 
 
 # ---- Without a file --------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -82,7 +83,7 @@ def swapped_heads(params, heads):
 
 
 @pytest.mark.parametrize("file", EDM)
-def test_diffusion_models_of_nvidia(file, quick_jit):
+def test_diffusion_models_of_nvidia(file):
     arrays, converted = arrays_of(file), convert(FIXTURES / file, **given(file))
     module, call = converted.module, converted.settings["call"]
     x, sigma = images(arrays["x"]), jnp.asarray(arrays["sigma"])
@@ -91,7 +92,7 @@ def test_diffusion_models_of_nvidia(file, quick_jit):
     params = converted.params["network"] if converted.family == "edm2" else converted.params
 
     # The denoiser, and beside it the network's bare output, whose errors the skip hides at small noise.
-    @quick_jit
+    @jax.jit
     def outputs(params, labels, augment):
         raw = []
 
@@ -127,11 +128,11 @@ def test_diffusion_models_of_nvidia(file, quick_jit):
         assert error(outputs(swapped_heads(params, 1), ids, augment)[1], arrays["raw_f64"]) > 1e-3
 
 
-def test_network_of_consistency_models(quick_jit):
+def test_network_of_consistency_models():
     file = "openai_cm_cond.pt"
     arrays, converted = arrays_of(file), convert(FIXTURES / file, **given(file))
     labels, sigma = jnp.asarray(arrays["class_ids"], jnp.int32), jnp.asarray(arrays["sigma"])
-    F = quick_jit(lambda params, x, t: converted.module.apply({"params": params}, x, t, labels))
+    F = jax.jit(lambda params, x, t: converted.module.apply({"params": params}, x, t, labels))
     # Its own times are 1000 times what the module takes, which is EDM's.
     t = jnp.asarray(arrays["timesteps"]) / 1000
     assert error(F(converted.params, images(arrays["x"]), t), arrays["out_f64"]) < 3e-5
@@ -145,12 +146,12 @@ def test_network_of_consistency_models(quick_jit):
     assert error(F(wrong, images(arrays["x"]), t), arrays["out_f64"]) > 1e-3
 
 
-def test_guided_diffusion_in_both_orders_of_attention(quick_jit):
+def test_guided_diffusion_in_both_orders_of_attention():
     file = "guided_diffusion_cond_learnsigma.pt"
     arrays = arrays_of(file)
     labels, t = jnp.asarray(arrays["class_ids"], jnp.int32), jnp.asarray(arrays["timesteps"])
     legacy, new = (convert(FIXTURES / file, **given(file), new_attention_order=new) for new in (False, True))
-    F = quick_jit(lambda params: legacy.module.apply({"params": params}, images(arrays["x"]), t, labels))
+    F = jax.jit(lambda params: legacy.module.apply({"params": params}, images(arrays["x"]), t, labels))
     for converted, truth, other in (
         (legacy, "out_f64", "out_new_attention_order_f64"),
         (new, "out_new_attention_order_f64", "out_f64"),
@@ -161,11 +162,11 @@ def test_guided_diffusion_in_both_orders_of_attention(quick_jit):
 
 
 @pytest.mark.parametrize("file", [file for file in OTHERS if file.startswith("sit")])
-def test_transformers(file, quick_jit):
+def test_transformers(file):
     arrays, converted = arrays_of(file), convert(FIXTURES / file, **given(file))
     x, y = images(arrays["x"]), jnp.asarray(arrays["y"], jnp.int32)
     module: Any = converted.module
-    F = quick_jit(lambda params, x, t, y: module.apply({"params": params}, x, t, y)[..., :4])
+    F = jax.jit(lambda params, x, t, y: module.apply({"params": params}, x, t, y)[..., :4])
     t, steps = (jnp.asarray(arrays[name], jnp.float32) for name in ("t", "t_integer"))
     assert error(F(converted.params, x, t, y), arrays["out_f64"]) < 1e-5
     assert error(F(converted.params, x, steps, y), arrays["out_integer_t_f64"]) < 1e-4
@@ -195,11 +196,11 @@ def test_the_average_is_taken_and_not_the_raw_weights():
     assert np.abs(converted.params["final"]["bias"] - training["model"]["final_layer.linear.bias"]).max() > 1e-3
 
 
-def test_trajectory_model(quick_jit):
+def test_trajectory_model():
     file = "ctm_cifar_cond.pt"
     arrays, converted = arrays_of(file), convert(FIXTURES / file)
     labels = jnp.asarray(arrays["class_ids"], jnp.int32)
-    F = quick_jit(lambda params, x, t, s: converted.module.apply({"params": params}, x, t, labels, s))
+    F = jax.jit(lambda params, x, t, s: converted.module.apply({"params": params}, x, t, labels, s))
     scaled = [jnp.asarray(arrays[name]) / 1000 for name in ("rescaled_t", "rescaled_s")]
     assert error(F(converted.params, images(arrays["x_scaled"]), *scaled), arrays["raw_g_f64"]) < 1e-5
     x, t, s = images(arrays["x_noisy_f64"]), *(jnp.asarray(arrays[name], jnp.float32) for name in ("t", "s"))

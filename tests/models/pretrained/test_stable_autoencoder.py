@@ -50,10 +50,10 @@ def examples(name):
 
 @published
 @pytest.mark.parametrize("name", ["sd_vae_tiny", "sd_vae_tiny_oldnames"])
-def test_the_published_network_computes_the_same(name, quick_jit):
+def test_the_published_network_computes_the_same(name):
     module, params = read_autoencoder(FIXTURES / name)
     arrays = examples(name)
-    encode, decode = (quick_jit(partial(module.apply, method=method)) for method in ("encode", "decode"))
+    encode, decode = (jax.jit(partial(module.apply, method=method)) for method in ("encode", "decode"))
     mean, logvar = encode(params, arrays["images"])
     assert error(mean, arrays["mean_f64"]) < 1e-5
     assert error(logvar, arrays["logvar_f64"]) < 1e-5
@@ -63,11 +63,11 @@ def test_the_published_network_computes_the_same(name, quick_jit):
 
 
 @published
-def test_the_comparison_sees_other_weights(quick_jit):
+def test_the_comparison_sees_other_weights():
     module, _ = read_autoencoder(FIXTURES / "sd_vae_tiny")
     tensors = read(FIXTURES / "sd_vae_tiny" / FILE)
     arrays = examples("sd_vae_tiny")
-    decode = quick_jit(partial(module.apply, method="decode"))
+    decode = jax.jit(partial(module.apply, method="decode"))
     start = "decoder.mid_block"
     for one, other in (
         (f"{start}.attentions.0.to_q.weight", f"{start}.attentions.0.to_v.weight"),
