@@ -15,7 +15,7 @@ import optax
 from ml_collections import ConfigDict
 
 from configs import cifar10, cifar10_ect, glue, teachers
-from losses import consistency, curricula, edm, pairs, pseudo_huber, steps
+from losses import consistency, curricula, edm, pairs, pseudo_huber, reference_sets
 from losses.types import Loss, Net
 from models import ddpmpp, preconditioning
 from train import Batch, Context, Experiment, Params, averages
@@ -50,7 +50,7 @@ def build(config: ConfigDict) -> Experiment:
             x,
             key_loss,
             pairs=partial(pairs.ect, stage=stage, mean=config.mean, std=config.std, q=config.q),
-            step=partial(steps.reference_average, references=x, allowed=steps.others(len(x), labels)),
+            step=partial(reference_sets.average, references=x, allowed=reference_sets.others(len(x), labels)),
             distance=partial(pseudo_huber, c=config.huber_c),
         )
 

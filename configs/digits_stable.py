@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 
 import data
 from configs import digits, digits_ect, digits_students, glue, teachers
-from losses import consistency, curricula, edm, edm_weight, pairs, pseudo_huber, steps
+from losses import consistency, curricula, edm, edm_weight, pairs, pseudo_huber, reference_sets
 from losses.types import Loss
 from train import Batch, Context, Experiment, Params
 
@@ -52,7 +52,7 @@ def build(config: ConfigDict) -> Experiment:
             x,
             key,
             pairs=law,
-            step=partial(steps.reference_average, references=x, allowed=steps.others(len(x), labels)),
+            step=partial(reference_sets.average, references=x, allowed=reference_sets.others(len(x), labels)),
             distance=partial(pseudo_huber, c=config.huber_c),
         )
 

@@ -15,7 +15,7 @@ import jax
 from ml_collections import ConfigDict
 
 from configs import glue, imagenet, imagenet64_ect, teachers
-from losses import consistency, curricula, edm, edm_weight, pairs, pseudo_huber, steps
+from losses import consistency, curricula, edm, edm_weight, pairs, pseudo_huber, reference_sets
 from losses.types import Loss, Net
 from models import preconditioning
 from train import Batch, Context, Experiment, Params, averages
@@ -52,7 +52,7 @@ def build(config: ConfigDict) -> Experiment:
             x,
             key_loss,
             pairs=law,
-            step=partial(steps.reference_average, references=x, allowed=steps.others(len(x), labels)),
+            step=partial(reference_sets.average, references=x, allowed=reference_sets.others(len(x), labels)),
             distance=partial(pseudo_huber, c=config.huber_c),
         )
 

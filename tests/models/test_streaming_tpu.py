@@ -1,13 +1,11 @@
 """Streaming attention as the compiler for TPUs takes it; no TPU is needed."""
 
-import os
 import subprocess
 import sys
-from importlib.util import find_spec
 
 import pytest
 
-needs_libtpu = pytest.mark.skipif(find_spec("libtpu") is None, reason="needs libtpu: pip install 'fewstep[tpu]'")
+from tests.tpu import environment, needs_libtpu
 
 PROGRAM = """
 import jax
@@ -42,6 +40,6 @@ gradient(("data", "fsdp", "tensor"), (2, 2, 2), (("data", "fsdp"), None, "tensor
 @pytest.mark.slow
 @needs_libtpu
 def test_a_gradient_is_three_kernels_on_each_chip_and_nothing_is_gathered():
-    environment = os.environ | {"JAX_PLATFORMS": "cpu", "TPU_SKIP_MDS_QUERY": "1"}
-    done = subprocess.run([sys.executable, "-c", PROGRAM], env=environment, capture_output=True, text=True, check=False)
+    variables = environment() | {"TPU_SKIP_MDS_QUERY": "1"}
+    done = subprocess.run([sys.executable, "-c", PROGRAM], env=variables, capture_output=True, text=True, check=False)
     assert done.stdout.splitlines() == ["3 False False"] * 2, done.stderr
