@@ -15,7 +15,6 @@ import os
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +27,13 @@ from rich.table import Table
 
 from models import DiT
 from models.attention import Attention, plain_attention
+from models.remat import keep_nothing
 from models.streaming_attention import streaming_attention
 
 from .showing import console, keep
 from .step_networks import bind
 from .step_recipes import RECIPES
+from .transformer import add_transformer, transformer
 
 STEPS = ("flow matching", "MeanFlow, s < t in all", "sCT")
 ATTENTIONS: dict[str, Attention] = {"plain": plain_attention, "streamed": streaming_attention}
@@ -106,10 +107,7 @@ def table(title: str, columns: tuple[str, ...], rows: Sequence[tuple[str, ...]])
 def main() -> None:
     """Counts, measures, prints the tables and writes them as JSON."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    for name, default in (("width", 384), ("depth", 12), ("heads", 6), ("patch", 2), ("side", 128), ("channels", 4)):
-        parser.add_argument(f"--{name}", type=int, default=default)
-    parser.add_argument("--batch", type=int, default=4)
-    parser.add_argument("--bfloat16", action="store_true", help="blocks in bfloat16")
+    add_transformer(parser, width=384, depth=12, heads=6, side=128, batch=4)
     parser.add_argument("--remat", action="store_true", help="blocks are computed again in the backward pass")
     parser.add_argument("--tpu", help="compile for a TPU, such as v5e:2x4; otherwise for the default device")
     parser.add_argument("--lengths", type=int, nargs="*", default=[64, 256, 512, 1024, 2048, 4096])
@@ -124,24 +122,23 @@ def main() -> None:
         device = topologies.get_topology_desc(platform="tpu", topology_name=given.tpu).devices[0]
     else:
         device = jax.devices()[0]
-    dtype = jnp.bfloat16 if given.bfloat16 else jnp.float32
-    model = partial(
-        DiT, given.patch, given.width, given.depth, given.heads,
-        num_classes=10, second_time=True, remat=given.remat, dtype=dtype,
-    )  # fmt: skip
+    model = transformer(given)
+    if given.remat:
+        model = model.clone(remat=keep_nothing)
     sizes = {"side": given.side, "channels": given.channels, "batch": given.batch}
 
     memory: list[dict[str, Any]] = []
     screen = console()
     for recipe in () if given.times_only else STEPS:
         counted = {
-            name: temporary_bytes(recipe, model(attention=attention), where=SingleDeviceSharding(device), **sizes)
+            name: temporary_bytes(recipe, model.clone(attention=attention), where=SingleDeviceSharding(device), **sizes)
             for name, attention in ATTENTIONS.items()
         }
         memory.append({"recipe": recipe, **counted, "ratio": counted["streamed"] / counted["plain"]})
         screen.print(f"{recipe}: done")
     tokens = (given.side // given.patch) ** 2
-    title = f"temporaries of a step, GB: {device.device_kind}, {tokens} tokens, batch {given.batch}, {dtype.__name__}"
+    dtype = jnp.dtype(model.dtype).name
+    title = f"temporaries of a step, GB: {device.device_kind}, {tokens} tokens, batch {given.batch}, {dtype}"
     rows = [
         (r["recipe"], device.platform, f"{r['plain'] / 1e9:.2f}", f"{r['streamed'] / 1e9:.2f}", f"{r['ratio']:.3f}")
         for r in memory

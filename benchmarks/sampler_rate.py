@@ -27,6 +27,7 @@ from models import DiT, preconditioning
 from samplers import ddim, euler, flow_map, grids, heun, multistep_consistency, sample_keys
 
 from .showing import console, keep
+from .transformer import add_transformer, image_shape, transformer
 
 CALL = "one call of the network"
 
@@ -109,16 +110,11 @@ def table(rows: list[dict[str, Any]], title: str) -> Table:
 def main() -> None:
     """Measures, prints the table and writes it as JSON."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    for name, default in (("width", 256), ("depth", 6), ("heads", 4), ("patch", 2), ("side", 16), ("channels", 4)):
-        parser.add_argument(f"--{name}", type=int, default=default)
-    parser.add_argument("--batch", type=int, default=16)
+    add_transformer(parser, width=256, depth=6, heads=4, side=16, batch=16)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--bfloat16", action="store_true", help="blocks in bfloat16")
     parser.add_argument("--out", type=Path, help="write the table here as JSON")
     given = parser.parse_args()
-    dtype = jnp.bfloat16 if given.bfloat16 else jnp.float32
-    model = DiT(given.patch, given.width, given.depth, given.heads, num_classes=10, second_time=True, dtype=dtype)
-    shape = (given.side, given.side, given.channels)
+    model, shape = transformer(given), image_shape(given)
     rows = measure(samplers(model), model, shape=shape, batch=given.batch, rounds=given.rounds)
     device = jax.devices()[0].device_kind
     console().print(table(rows, f"samples of {shape}, {given.batch} at a time, on {device}"))

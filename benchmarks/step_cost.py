@@ -33,6 +33,7 @@ from train.program_cost import cost_of
 from .showing import console, keep
 from .step_networks import bind, shapes
 from .step_recipes import BASELINE, RECIPES, Recipe
+from .transformer import add_transformer, image_shape, transformer
 
 
 class Cost(NamedTuple):
@@ -139,27 +140,17 @@ def rows_of(costs: Mapping[str, Cost], times: Mapping[str, float], chip: Chip | 
 def main() -> None:
     """Measures, prints the table and writes it as JSON."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    for name, default in (("width", 256), ("depth", 6), ("heads", 4), ("patch", 2), ("side", 16), ("channels", 4)):
-        parser.add_argument(f"--{name}", type=int, default=default)
-    parser.add_argument("--batch", type=int, default=16)
+    add_transformer(parser, width=256, depth=6, heads=4, side=16, batch=16)
     parser.add_argument("--rounds", type=int, default=5, help="steps of each recipe that are timed; 0 to only count")
-    parser.add_argument("--bfloat16", action="store_true", help="blocks in bfloat16")
     parser.add_argument("--only", nargs="*", default=[], help="recipes whose names contain one of these")
     parser.add_argument("--out", type=Path, help="write the table here as JSON")
     given = parser.parse_args()
-
-    dtype = jnp.bfloat16 if given.bfloat16 else jnp.float32
-    model = DiT(
-        given.patch, given.width, given.depth, given.heads,
-        num_classes=10, second_time=True, dtype=dtype,
-    )  # fmt: skip
     chosen = {
         name: recipe
         for name, recipe in RECIPES.items()
         if name == BASELINE or not given.only or any(part in name for part in given.only)
     }
-    shape = (given.side, given.side, given.channels)
-    measured = programs(chosen, model, shape=shape, batch=given.batch)
+    measured = programs(chosen, transformer(given), shape=image_shape(given), batch=given.batch)
     with compiled_once():
         costs = {name: cost(program) for name, program in measured.items()}
         times = seconds(measured, rounds=given.rounds) if given.rounds else {}
