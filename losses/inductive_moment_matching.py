@@ -65,9 +65,11 @@ def inductive_moment_matching(
     if y.shape != x.shape or goal.shape != x.shape:
         raise ValueError(f"a flow map returns the shape of its input {x.shape}, got {y.shape} and {goal.shape}")
     y, goal = (at_least_float32(a).reshape(groups, particles, -1) for a in (y, jax.lax.stop_gradient(goal)))
-    width = (jnp.maximum(scale(t, s), 1e-8) * y.shape[-1])[::particles]  # 0 where rounding makes s = t
-    squared = squared_mmd(y, goal, lambda a, b: laplace(a, b, width[:, None, None]))
-    distance = jnp.repeat(squared, particles)
+    size = scale(t, s)[::particles]
+    width = jnp.maximum(size, 1e-8)[:, None, None] * y.shape[-1]
+    squared = squared_mmd(y, goal, lambda a, b: laplace(a, b, width))
+    # Where rounding makes s = t both sides are the same, and their rounding errors are not small beside no width.
+    distance = jnp.repeat(jnp.where(size > 0, squared, 0), particles)
     return weight(t) * distance, {"t": t, "s": s, "distance": distance}
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 SMALLEST_SHARDED = 2**16  # elements; splitting less than this costs more in messages than it saves in memory
@@ -29,10 +30,13 @@ def make_mesh(*, fsdp: int = 1, tensor: int = 1, devices: Sequence[Any] | None =
         name, value = ("fsdp", fsdp) if tensor == 1 else ("fsdp x tensor", f"{fsdp} x {tensor}")
         divisors = ", ".join(str(n) for n in range(1, count + 1) if count % n == 0)
         raise ValueError(f"{name} must divide the {count} devices, got {value}; that do: {divisors}")
-    # make_mesh defaults to Explicit axes, under which reshapes of sharded parameters are type errors.
-    return jax.make_mesh(
-        (count // shared, fsdp, tensor), ("data", "fsdp", "tensor"), axis_types=(AxisType.Auto,) * 3, devices=devices
-    )
+    shape = (count // shared, fsdp, tensor)
+    try:
+        placed = mesh_utils.create_device_mesh(shape, devices)
+    except NotImplementedError:  # no axes of the slice multiply up to these, as 16 x 16 chips to 4 x 64
+        placed = mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
+    # Under Explicit axes reshapes of sharded parameters are type errors.
+    return Mesh(placed, ("data", "fsdp", "tensor"), axis_types=(AxisType.Auto,) * 3)
 
 
 def check_batch_size(batch_size: int, *, accumulate: int = 1, devices: int | None = None) -> None:

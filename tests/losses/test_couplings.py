@@ -67,7 +67,7 @@ def test_no_permutation_of_a_small_batch_costs_less(solver):
     _, drawn = couplings.independent(key, x)
     same, z = jax.jit(partial(optimal_transport, assign=SOLVERS[solver]))(key, x)
     np.testing.assert_array_equal(same, x)
-    np.testing.assert_array_equal(sorted_rows(z), sorted_rows(drawn))
+    np.testing.assert_allclose(sorted_rows(z), sorted_rows(drawn), rtol=1e-6)  # of another program
     costs = sorted(squared(x, drawn[jnp.asarray(order)]) for order in permutations(range(5)))
     np.testing.assert_allclose(squared(x, z), costs[0], rtol=1e-6)
     assert costs[1] > costs[0] + 1e-3

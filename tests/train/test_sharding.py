@@ -1,9 +1,15 @@
+import subprocess
+import sys
+from pathlib import Path
+
 import jax
 import pytest
 from jax.sharding import AbstractMesh, AxisType, PartitionSpec
 
+from tests.tpu import environment, needs_libtpu
 from train.sharding import batch_sharding, check_batch_size, make_mesh, state_shardings
 
+ROOT = Path(__file__).parents[2]
 AXES = ("data", "fsdp", "tensor")
 MESH = AbstractMesh((2, 4, 1), AXES, axis_types=(AxisType.Auto,) * 3)
 TENSOR = AbstractMesh((2, 2, 2), AXES, axis_types=(AxisType.Auto,) * 3)
@@ -51,6 +57,26 @@ def test_batches_are_spread_over_all_devices():
 
 def test_mesh_axes_are_auto():
     assert make_mesh().axis_types == (AxisType.Auto,) * 3
+
+
+@needs_libtpu
+@pytest.mark.parametrize(("fsdp", "tensor"), [(4, 1), (8, 1), (2, 8)])
+def test_axes_that_no_axes_of_a_slice_multiply_up_to_are_there_too(fsdp, tensor):
+    """16 chips in a square as 2 x 8: each axis of the mesh has part of one of the slice's."""
+    program = f"""
+from jax.experimental import topologies
+from train.sharding import make_mesh
+
+devices = topologies.get_topology_desc(platform="tpu", topology_name="v5e:4x4").devices
+mesh = make_mesh(fsdp={fsdp}, tensor={tensor}, devices=devices)
+print(dict(mesh.shape), len(set(mesh.devices.ravel())))
+"""
+    variables = environment() | {"TPU_SKIP_MDS_QUERY": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=variables, cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    sizes = {"data": 16 // fsdp // tensor, "fsdp": fsdp, "tensor": tensor}
+    assert done.stdout == f"{sizes} 16\n", done.stderr
 
 
 @pytest.mark.parametrize("fsdp", [0, 3])
