@@ -83,19 +83,22 @@ def halfpixel(images: jax.Array) -> jax.Array:
 def in_pairs(network: Callable[[Any, jax.Array], Any], devices: int) -> Callable[[Any, jax.Array], Any]:
     """The same, two images a device at a time: on a CPU, XLA's convolutions slow down with larger batches.
 
-    A batch that does not divide into such parts is taken whole. The batch is spread over the devices in order.
+    The batch is spread over the devices in order. One that they do not divide, or of one image each, is taken whole.
     """
-    at_once = 2 * devices
 
     def of(params: Any, images: jax.Array) -> Any:
-        if len(images) % at_once:
+        share = len(images) // devices
+        if share < 2 or len(images) % devices:
             return network(params, images)
         # Of each part every device has its own two images, or they would travel.
-        parts = images.reshape(devices, -1, 2, *images.shape[1:]).swapaxes(0, 1)
-        outputs = jax.lax.map(partial(network, params), parts.reshape(-1, at_once, *images.shape[1:]))
+        shape = images.shape[1:]
+        even = jnp.pad(images.reshape(devices, share, *shape), [(0, 0), (0, share % 2), *[(0, 0)] * len(shape)])
+        parts = even.reshape(devices, -1, 2, *shape).swapaxes(0, 1).reshape(-1, 2 * devices, *shape)
+        outputs = jax.lax.map(partial(network, params), parts)
 
         def in_order(x: jax.Array) -> jax.Array:
-            return x.reshape(-1, devices, 2, *x.shape[2:]).swapaxes(0, 1).reshape(-1, *x.shape[2:])
+            of_device = x.reshape(-1, devices, 2, *x.shape[2:]).swapaxes(0, 1).reshape(devices, -1, *x.shape[2:])
+            return of_device[:, :share].reshape(-1, *x.shape[2:])
 
         return jax.tree.map(in_order, outputs)
 

@@ -90,7 +90,8 @@ def test_moments_in_a_pickle_of_edm2(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("n", "devices", "at_once"), [(1, 1, 1), (3, 1, 3), (4, 1, 2), (12, 2, 4), (12, 3, 6), (8, 3, 8)]
+    ("n", "devices", "at_once"),
+    [(1, 1, 1), (3, 1, 2), (4, 1, 2), (12, 2, 4), (10, 2, 4), (2, 2, 2), (12, 3, 6), (8, 3, 8)],
 )
 def test_images_in_pairs_have_the_features_that_they_have_together(n, devices, at_once):
     images = jax.random.normal(jax.random.key(n), (n, 3, 2, 1))
