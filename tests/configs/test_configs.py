@@ -182,8 +182,6 @@ MILLIONS = [
     ("cifar10_edm", "", 55.7),
     ("cifar10_cd", "", 56.4),  # EDM's NCSN++
     ("cifar10_ect", "", 55.7),
-    ("cifar10_ctm", "", 55.7),  # that of its teacher, told a second time
-    ("imagenet64_ctm", "", 295.9),
     ("cifar10_reflow", "", 55.7),
     ("cifar10_rectified_flow", "", 61.8),  # DDPM++ of Song et al. 2021
     ("cifar10_consistency_fm", "", 61.8),
@@ -221,6 +219,18 @@ MILLIONS = [
 def test_a_network_has_as_many_parameters_as_the_published_one(name, size, millions):
     config = module(name).get_config(size) if size else module(name).get_config()
     assert count_parameters(module(name).build(config)) == pytest.approx(millions * 1e6, rel=0.02)
+
+
+@pytest.mark.parametrize(("name", "millions"), [("cifar10_ctm", 55.7), ("imagenet64_ctm", 295.9)])
+def test_the_network_of_ctm_is_its_teachers_and_a_branch_as_large_as_that_of_t(name, millions):
+    experiment = module(name).build(module(name).get_config())
+    sizes = {"": 0, "map_layer": 0, "affine": 0, "map_layer_s": 0, "affine_s": 0}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(jax.eval_shape(lambda: experiment.init(jax.random.key(0)))):
+        layer = re.sub(r"\d", "", next((key.key for key in path if re.match("map_layer|affine", key.key)), ""))
+        sizes[layer] += leaf.size
+    branch = sizes["map_layer_s"] + sizes["affine_s"]
+    assert branch == sizes["map_layer"] + sizes["affine"]
+    assert sum(sizes.values()) - branch == pytest.approx(millions * 1e6, rel=0.001)
 
 
 @pytest.mark.parametrize("name", SIZED)
