@@ -14,7 +14,7 @@ import numpy as np
 
 import eval as evaluation
 import train
-from configs import glue, trajectories
+from configs import glue, teachers, trajectories
 from losses import conversions, denoising, edm, edm_weight, jumps, l2, steps, triples
 from losses.adversarial import balanced
 from losses.types import Distance, FlowMap, Loss, Net, PerExample, Step, Times
@@ -172,13 +172,12 @@ def gone_on(
     if not hasattr(module, "trajectory"):
         raise ValueError(f"the run in {workdir} is of {config_file.name}, which does not train a trajectory model")
     trained = cast(Trained, module.trajectory(config))
-    for name, theirs, ours in (
-        ("shape", tuple(trained.shape), tuple(shape)),
-        ("num_classes", trained.num_classes, num_classes),
-        ("sigma_data", trained.sigma_data, sigma_data),
-    ):
-        if theirs != ours:
-            raise ValueError(f"the trajectory model in {workdir} has {name} {theirs}, this run {ours}")
+    teachers.check_alike(
+        f"the trajectory model in {workdir}",
+        shape=(tuple(trained.shape), tuple(shape)),
+        num_classes=(trained.num_classes, num_classes),
+        sigma_data=(trained.sigma_data, sigma_data),
+    )
     if trained.noise_embedding is not None:
         model = model.clone(noise_embedding=trained.noise_embedding)
     return model, lambda: trained.network(train.restore_average(workdir, trained.average)[0])

@@ -98,12 +98,11 @@ def teacher_of(config: ConfigDict, source: data.Source) -> teachers.Flow:
     if not hasattr(module, "flow"):
         raise ValueError(f"the run in {config.teacher_run} is of {config_file.name}, which does not train a flow")
     flow: teachers.Flow = module.flow(values)
-    for name, theirs, ours in (
-        ("shape", tuple(flow.shape), tuple(source.shape)),
-        ("num_classes", flow.num_classes, source.num_classes),
-    ):
-        if theirs != ours:
-            raise ValueError(f"the teacher in {config.teacher_run} has {name} {theirs}, this run {ours}")
+    teachers.check_alike(
+        f"the teacher in {config.teacher_run}",
+        shape=(tuple(flow.shape), tuple(source.shape)),
+        num_classes=(flow.num_classes, source.num_classes),
+    )
     return flow
 
 

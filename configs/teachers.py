@@ -127,13 +127,12 @@ def teacher(
     config_file, config = evaluation.read_run(workdir) if trained else _read_config(workdir)
     module = evaluation.load_module(config_file)
     diffusion = _said(module, config, workdir, starts=starts)
-    for name, theirs, ours in (
-        ("shape", tuple(diffusion.shape), tuple(shape)),
-        ("num_classes", diffusion.num_classes, num_classes),
-        ("sigma_data", sigma_data if diffusion.sigma_data is None else diffusion.sigma_data, sigma_data),
-    ):
-        if theirs != ours:
-            raise ValueError(f"the teacher in {workdir} has {name} {theirs}, this run {ours}")
+    check_alike(
+        f"the teacher in {workdir}",
+        shape=(tuple(diffusion.shape), tuple(shape)),
+        num_classes=(diffusion.num_classes, num_classes),
+        sigma_data=(sigma_data if diffusion.sigma_data is None else diffusion.sigma_data, sigma_data),
+    )
     if diffusion.own != Own() and not takes_own:
         how = "predicts" if diffusion.own.F else "embeds noise levels"
         raise ValueError(
@@ -153,6 +152,17 @@ def teacher(
         return diffusion.network(jax.eval_shape(init, jax.random.key(0)))
 
     return Teacher(diffusion, params, like)
+
+
+def check_alike(what: str, **values: tuple[Any, Any]) -> None:
+    """Compare what another run has with what this one has, pairs by their names.
+
+    Raises:
+        ValueError: they differ, with the first name and both values.
+    """
+    for name, (theirs, ours) in values.items():
+        if theirs != ours:
+            raise ValueError(f"{what} has {name} {theirs}, this run {ours}")
 
 
 def _said(module: ModuleType, config: ConfigDict, workdir: str, *, starts: bool) -> Diffusion:
