@@ -11,6 +11,7 @@ from models.adm import adm
 from models.adm_blocks import ADMBlock
 from models.attention import softmax_attention
 from models.unet_blocks import group_norm
+from tests.models.branches import blocks_of_branch
 
 
 def shapes_of(module, size=8, labels=None):
@@ -107,9 +108,7 @@ def test_a_second_time_with_a_branch_of_its_own_reaches_every_block_without_the_
     module = tiny(num_classes=5, second_time=True).clone(second_branch=True)
     x, t, labels = jax.random.normal(jax.random.key(0), (2, 8, 8, 3)), jnp.array([0.3, 0.8]), jnp.array([1, 4])
     params = randomized(module, x, t, labels, t)["params"]
-    blocks = {name for name, layer in params.items() if "affine" in layer}
-    assert {name for name, layer in params.items() if "affine_s" in layer} == blocks
-    assert {name for name in params if name.endswith("_s")} == {"map_layer0_s", "map_layer1_s"}
+    blocks = blocks_of_branch(params)
 
     apply = jax.jit(lambda params, s, labels: module.apply({"params": params}, x, t, labels, s))
     assert np.abs(apply(params, t + 0.1, labels) - apply(params, t, labels)).max() > 1e-3
