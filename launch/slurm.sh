@@ -16,9 +16,10 @@ set -uo pipefail
 if [ $# -lt 1 ]; then sed -n '12,14s/^# //p' "$0"; exit 2; fi
 cd "${SLURM_SUBMIT_DIR:-$PWD}" || exit 1
 stopped=
+# Before srun: a signal that came between the two would end this script, and nothing would queue the job again.
+trap 'stopped=1; scancel --signal=TERM "$SLURM_JOB_ID.0"' TERM
 srun --kill-on-bad-exit=1 "${PYTHON:-.venv/bin/python}" main.py "$@" &
 job=$!
-trap 'stopped=1; scancel --signal=TERM "$SLURM_JOB_ID.0"' TERM
 wait "$job"
 code=$?
 if [ -n "$stopped" ]; then # the first wait ended with the signal
