@@ -10,7 +10,7 @@ import pytest
 
 @pytest.fixture(scope="module")
 def multiples():
-    flags = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
+    flags = os.environ | {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "8"}
     done = subprocess.run(
         [sys.executable, "-m", "tests.models.spread_over"], env=flags, capture_output=True, text=True, check=True
     )
