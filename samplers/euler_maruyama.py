@@ -15,7 +15,7 @@ def euler_maruyama(
     """x + (s - t) (v - w score) + sqrt(2 w (t - s)) z from every t down to s; the last step adds no noise.
 
     dx = (v - w score) dt + sqrt(2 w) dW, backwards in time, has the flow's marginals for every w(t) >= 0, and the score
-    is that of the velocity on `path` (Ma et al. 2024, SiT, eq. 4 and 9). w = 0 is `euler` to the bit. SiT's 250 steps
+    is that of the velocity on `path` (Ma et al. 2024, SiT, eq. 4 and 9). w = 0 is `euler`. SiT's 250 steps
     are the times np.linspace(1, 0.04, 250): a last step of 0.04, since the score is 0/0 at data.
 
     Args:

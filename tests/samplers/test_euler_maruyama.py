@@ -74,15 +74,17 @@ def test_samples_follow_the_law_of_the_steps(path, name):
     assert abs(got.std() / std - 1) < 4 / np.sqrt(2 * N)
 
 
+@pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("name", ["linear", "edm", "trigflow"])
-def test_without_diffusion_it_is_euler_to_the_bit(name):
+def test_without_diffusion_it_is_euler(name):
     path, _, high = PATHS[name]
     x, keys = high * jax.random.normal(jax.random.key(0), (4, 3)), sample_keys(0, np.arange(4))
     grid = grids.linear(5, start=high)
     no_noise = partial(diffusions.constant, value=0.0)
     sample = jax.jit(partial(euler_maruyama, velocity(path), times=grid, path=path, diffusion=no_noise))
     expected = jax.jit(partial(euler, velocity(path), times=grid))(x)
-    np.testing.assert_array_equal(sample(x, keys=keys), expected)
+    # Not to the bit: they are two programs, in which a compiler may round differently.
+    np.testing.assert_allclose(sample(x, keys=keys), expected, rtol=1e-13)
 
 
 def test_pure_noise_is_a_start_but_not_for_a_diffusion_that_is_infinite_there():
