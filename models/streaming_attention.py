@@ -279,8 +279,9 @@ def _split_in_remat(
     return first, eqn, [False, False, any(unknown)], [True] * 3, kept
 
 
-def _without_tangent(used: Sequence[bool], eqn: JaxprEqn) -> tuple[list[bool], JaxprEqn | None]:
+def _without_tangent(used: Sequence[bool], *told: Any) -> tuple[list[bool], JaxprEqn | None]:
     """A tangent that nobody uses is not computed."""
+    eqn: JaxprEqn = told[-1]  # jax 0.12 says before it which inputs are alive
     if not any(used):
         return [False] * 6, None
     if used[2]:
