@@ -57,7 +57,7 @@ def compiled_once(of_all_workers):
                 continue
             patch.setenv(name.upper(), str(value))
             jax.config.update(name, value)
-        # A third of the time, by an older way to write kernels; from 0.11 on XLA has it no more, and aborts at the flag.
+        # A third of the time, by an older way to write kernels. From 0.11 on XLA lacks it, and aborts at the flag.
         if not OWN_WAY and jax.__version_info__ < (0, 11):
             patch.setenv("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false")
         yield

@@ -88,6 +88,8 @@ def test_the_gpu_kernels_are_lowered_for_cuda(name):
     x = jax.ShapeDtypeStruct((2, 100, 3, 40), jnp.bfloat16)
     rows = jax.ShapeDtypeStruct((2, 3, 100), jnp.float32)
     arguments = {"forward": (x, x, x), "dual": (x,) * 6, "backward": (x, x, x, x, rows, x)}[name]
-    lowered = jax.jit(getattr(streaming_gpu, name)).trace(*arguments).lower(lowering_platforms=("cuda",))
+    hopper = jax.sharding.AbstractDevice("NVIDIA H200", num_cores=132, platform="gpu")
+    with jax.sharding.use_abstract_mesh(jax.sharding.AbstractMesh((), (), abstract_device=hopper)):
+        lowered = jax.jit(getattr(streaming_gpu, name)).trace(*arguments).lower(lowering_platforms=("cuda",))
     kernels = {"forward": 1, "dual": 1, "backward": 2}[name]
     assert lowered.as_text().count("stablehlo.custom_call @__gpu$xla.gpu.triton") == kernels
