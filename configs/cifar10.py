@@ -84,7 +84,7 @@ def fields(config: ConfigDict, images: data.Source, samplers: tuple[Sampler, ...
     grids = glue.grids_of_samples(
         samplers[0], every=config.checkpoint_every, average="ema", num_classes=classes(config)
     )
-    judge = glue.pixel_judge(images)
+    judge = judging.pixel_judge(images)
     often = judging.evaluations(
         samplers,
         judge,

@@ -17,7 +17,7 @@ import jax
 import optax
 from ml_collections import ConfigDict
 
-from configs import cifar10, glue, teachers
+from configs import cifar10, distances, glue, teachers
 from losses import consistency, conversions, edm, pairs, steps
 from losses.types import Loss, Net
 from models import ncsnpp, preconditioning
@@ -51,7 +51,7 @@ def build(config: ConfigDict) -> Experiment:
     teacher = cifar10.teacher(config, images, takes_own=True)
     model = teachers.embedding_noise_as(teacher, cifar10.unet(ncsnpp, config))
     F = teachers.network_of(teacher, model, config.sigma_data)
-    metric = glue.lpips_or_l2(config.lpips)
+    metric = distances.lpips_or_l2(config.lpips)
 
     def f(params: Params, labels: jax.Array | None, dropout: jax.Array | None = None) -> Net:
         return preconditioning.consistency(F(params, labels, dropout), config.sigma_data, config.sigma_min)

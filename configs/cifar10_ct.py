@@ -15,7 +15,7 @@ import jax
 import optax
 from ml_collections import ConfigDict
 
-from configs import cifar10, glue
+from configs import cifar10, distances, glue
 from losses import consistency, curricula, edm, pairs
 from losses.types import Loss, Net
 from models import ncsnpp, preconditioning
@@ -48,7 +48,7 @@ def build(config: ConfigDict) -> Experiment:
     """The experiment of these values."""
     images = cifar10.source(config)
     model = cifar10.unet(ncsnpp, config)
-    metric = glue.lpips_or_l2(config.lpips)
+    metric = distances.lpips_or_l2(config.lpips)
 
     def f(params: Params, labels: jax.Array | None, dropout: jax.Array | None = None) -> Net:
         return preconditioning.consistency(

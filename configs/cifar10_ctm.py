@@ -23,7 +23,7 @@ import optax
 from ml_collections import ConfigDict
 
 import data
-from configs import cifar10, ctm, glue, teachers, trajectories
+from configs import cifar10, ctm, distances, glue, teachers, trajectories
 from losses import edm, pairs, steps, times
 from losses.adversarial import hinge_generator
 from losses.types import FlowMap, Loss, PerExample
@@ -80,7 +80,7 @@ def build(config: ConfigDict) -> Experiment:
     images, classes = cifar10.source(config), cifar10.classes(config)
     teacher = cifar10.teacher(config, images)
     model, start = network(config, images)
-    metric = glue.lpips_or_l2(config.lpips)
+    metric = distances.lpips_or_l2(config.lpips)
     height, width, _ = images.shape
     judge = trajectories.discriminator(config.discriminator_channels) if config.adversarial_weight else None
     init = trajectories.initialiser(

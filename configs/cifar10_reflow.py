@@ -26,7 +26,7 @@ import jax
 import optax
 from ml_collections import ConfigDict
 
-from configs import cifar10, flows, glue, teachers
+from configs import cifar10, distances, flows, glue, teachers
 from losses import linear, reflow
 from losses.types import Loss, Net
 from models import ncsnpp, preconditioning
@@ -62,7 +62,7 @@ def build(config: ConfigDict) -> Experiment:
     teacher = cifar10.teacher(config, images, takes_own=True)
     model = teachers.embedding_noise_as(teacher, cifar10.unet(ncsnpp, config))
     F = teachers.network_of(teacher, model, config.sigma_data)
-    metric = glue.lpips_or_l2(config.lpips, pool=glue.vgg.average_pool)
+    metric = distances.lpips_or_l2(config.lpips, pool=distances.vgg.average_pool)
     pairs = flows.pairs_of(config, images.shape, classes)
 
     def velocity(params: Params, labels: jax.Array | None, dropout: jax.Array | None = None) -> Net:

@@ -1,12 +1,12 @@
-"""What most configs bind in the same way: batches to the trainer, samplers to a network, a judge to real data.
+"""What most configs bind in the same way: batches to the trainer, a network to its parameters, samplers to both.
 
 Configs and main.py alone join the islands; this file holds the joints that several configs share.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import cache, partial
+from functools import partial
 from pathlib import Path as FilePath
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -15,13 +15,12 @@ import numpy as np
 import data
 import eval as evaluation
 import train
-from losses import Path, l2, lpips
-from losses.types import Distance, Net, Weight
-from models import MLP, DiT, SongUNet, UViT, guide, vgg
+from losses import Path
+from losses.types import Net, Weight
+from models import MLP, DiT, SongUNet, UViT, guide
 from models.adm import ADMUNet
 from models.edm2 import EDM2UNet
 from models.log_variance import LogVariance
-from models.pretrained import lpips as lpips_weights
 from models.remat import REMATS, Remat
 from samplers import multistep_consistency, sample_keys
 from samplers.grids import explicit
@@ -128,32 +127,6 @@ def remat(name: str) -> Remat:
     if name not in REMATS:
         raise ValueError(f"remat is {name!r}, it must be one of {', '.join(REMATS)}")
     return REMATS[name]
-
-
-# ---- Distances -------------------------------------------------------------------------------------------------------
-
-
-class Metric(NamedTuple):
-    """A distance with frozen parameters of its own: how they are read, and what they make."""
-
-    params: Callable[[], Any]
-    distance: Callable[[Any], Distance]
-
-
-def lpips_or_l2(file: str, *, pool: Callable[[jax.Array], jax.Array] = vgg.max_pool) -> Metric:
-    """LPIPS by the weights in a file, on images enlarged to 224 pixels; squared l2 if no file is given.
-
-    The file is what `models.pretrained.lpips.read_npz` reads, and its errors come when the parameters are read.
-    """
-    if not file:
-        return Metric(lambda: None, lambda params: l2)
-
-    def distance(params: Any) -> Distance:
-        trunk, weights = params
-        features = vgg.lpips_features(trunk, pool)
-        return lambda a, b: lpips(vgg.enlarge(a), vgg.enlarge(b), features=features, weights=weights)
-
-    return Metric(lambda: lpips_weights.read_npz(file), distance)
 
 
 # ---- Data ------------------------------------------------------------------------------------------------------------
@@ -295,52 +268,3 @@ def grids_of_samples(
         return {}
 
     return train.Periodic(every, run)
-
-
-# ---- Judges ----------------------------------------------------------------------------------------------------------
-
-
-def pixel_judge(source: data.Source, *, limit: int = 10_000) -> Callable[[Iterable[Any]], list[evaluation.Row]]:
-    """Judge in pixels against the first `limit` images of a source: a stand-in until features are at hand."""
-
-    @cache
-    def reference() -> evaluation.Reference:
-        real = data.cached(source).image[:limit]
-        return evaluation.make_reference(f"{source.name}[:{len(real)}]", evaluation.pixels, real)
-
-    return lambda batches: evaluation.judge(batches, references=(reference(),))
-
-
-def judge_with_classifier(
-    real: data.ArraySource,
-    *,
-    training: data.ArraySource,
-    held_out: data.ArraySource,
-    limit: int | None = None,
-    pixels: bool = True,
-    features: bool = False,
-) -> Callable[[Iterable[Any]], list[evaluation.Row]]:
-    """Judge against real images, and by a classifier of the training split, `evaluation.kept_classifier`.
-
-    Distances are in pixels, in the classifier's features, or in both; `limit` takes the first real images only.
-    """
-    if training.label is None or held_out.label is None:
-        raise ValueError(f"a classifier needs labels; {training.name} or {held_out.name} has none")
-    labels, held_out_labels = training.label, held_out.label
-
-    @cache
-    def classifier() -> evaluation.Classifier:
-        return evaluation.kept_classifier(
-            training.image, labels, held_out.image, held_out_labels, num_classes=real.num_classes
-        )
-
-    @cache
-    def references() -> tuple[evaluation.Reference, ...]:
-        images = real.image[:limit]
-        name = real.name if limit is None else f"{real.name}[:{len(images)}]"
-        extractors = [evaluation.pixels] if pixels else []
-        if features:
-            extractors.append(evaluation.Features("classifier", classifier().features))
-        return tuple(evaluation.make_reference(name, extractor, images) for extractor in extractors)
-
-    return lambda batches: evaluation.judge(batches, references=references(), classifier=classifier())

@@ -16,7 +16,7 @@ import jax
 import optax
 from ml_collections import ConfigDict
 
-from configs import glue, imagenet, teachers
+from configs import distances, glue, imagenet, teachers
 from losses import consistency, conversions, edm, pairs, steps
 from losses.types import Loss, Net
 from models import preconditioning, vgg
@@ -51,7 +51,7 @@ def build(config: ConfigDict) -> Experiment:
     teacher = imagenet.teacher(config, source, takes_own=True)
     model = teachers.embedding_noise_as(teacher, imagenet.network(adm, config))
     F = teachers.network_of(teacher, model, config.sigma_data)
-    metric = glue.lpips_or_l2(config.lpips, pool=vgg.average_pool)
+    metric = distances.lpips_or_l2(config.lpips, pool=vgg.average_pool)
 
     def f(params: Params, labels: jax.Array | None, dropout: jax.Array | None = None) -> Net:
         return preconditioning.consistency(F(params, labels, dropout), config.sigma_data, config.sigma_min)

@@ -17,7 +17,7 @@ import jax
 import optax
 from ml_collections import ConfigDict
 
-from configs import glue, imagenet
+from configs import distances, glue, imagenet
 from losses import consistency, curricula, edm, pairs
 from losses.types import Loss, Net
 from models import preconditioning, vgg
@@ -50,7 +50,7 @@ def build(config: ConfigDict) -> Experiment:
     """The experiment of these values."""
     source = imagenet.images(config)
     model = imagenet.network(adm, config)
-    metric = glue.lpips_or_l2(config.lpips, pool=vgg.average_pool)
+    metric = distances.lpips_or_l2(config.lpips, pool=vgg.average_pool)
 
     def f(params: Params, labels: jax.Array | None, dropout: jax.Array | None = None) -> Net:
         return preconditioning.consistency(

@@ -22,7 +22,7 @@ import optax
 from ml_collections import ConfigDict
 
 import data
-from configs import ctm, glue, imagenet, teachers
+from configs import ctm, distances, glue, imagenet, teachers
 from losses import edm, pairs, times
 from losses.types import FlowMap, Loss
 from models import vgg
@@ -71,7 +71,7 @@ def build(config: ConfigDict) -> Experiment:
     source = imagenet.images(config)
     model, start = network(config, source)
     teacher = imagenet.teacher(config, source)
-    metric = glue.lpips_or_l2(config.lpips, pool=vgg.average_pool)
+    metric = distances.lpips_or_l2(config.lpips, pool=vgg.average_pool)
     init = glue.initialiser(model, source)
     height, width, _ = source.shape
     layer = (f"dec_{height}x{width}_block{config.blocks}", "conv1")

@@ -4,7 +4,8 @@ Not a run. `eval.fid`, `eval.reference` and `eval.sweep` load this file for what
 """
 
 import difflib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -217,3 +218,52 @@ def evaluations(
         return scalars
 
     return train.Periodic(every, run, tuple(averages))
+
+
+# ---- Judges of configs -----------------------------------------------------------------------------------------------
+
+
+def pixel_judge(source: data.Source, *, limit: int = 10_000) -> Callable[[Iterable[Any]], list[evaluation.Row]]:
+    """Judge in pixels against the first `limit` images of a source: a stand-in until features are at hand."""
+
+    @cache
+    def reference() -> evaluation.Reference:
+        real = data.cached(source).image[:limit]
+        return evaluation.make_reference(f"{source.name}[:{len(real)}]", evaluation.pixels, real)
+
+    return lambda batches: evaluation.judge(batches, references=(reference(),))
+
+
+def judge_with_classifier(
+    real: data.ArraySource,
+    *,
+    training: data.ArraySource,
+    held_out: data.ArraySource,
+    limit: int | None = None,
+    pixels: bool = True,
+    features: bool = False,
+) -> Callable[[Iterable[Any]], list[evaluation.Row]]:
+    """Judge against real images, and by a classifier of the training split, `evaluation.kept_classifier`.
+
+    Distances are in pixels, in the classifier's features, or in both; `limit` takes the first real images only.
+    """
+    if training.label is None or held_out.label is None:
+        raise ValueError(f"a classifier needs labels; {training.name} or {held_out.name} has none")
+    labels, held_out_labels = training.label, held_out.label
+
+    @cache
+    def classifier() -> evaluation.Classifier:
+        return evaluation.kept_classifier(
+            training.image, labels, held_out.image, held_out_labels, num_classes=real.num_classes
+        )
+
+    @cache
+    def references() -> tuple[evaluation.Reference, ...]:
+        images = real.image[:limit]
+        name = real.name if limit is None else f"{real.name}[:{len(images)}]"
+        extractors = [evaluation.pixels] if pixels else []
+        if features:
+            extractors.append(evaluation.Features("classifier", classifier().features))
+        return tuple(evaluation.make_reference(name, extractor, images) for extractor in extractors)
+
+    return lambda batches: evaluation.judge(batches, references=references(), classifier=classifier())

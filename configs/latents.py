@@ -17,7 +17,7 @@ import numpy as np
 import data
 import eval as evaluation
 import train
-from configs import glue
+from configs import glue, judging
 
 DECODED_AT_A_TIME = 16
 
@@ -224,5 +224,5 @@ def decoded(samplers: Iterable[train.Sampler], space: Space) -> tuple[train.Samp
 
 def pixel_judge(space: Space, *, limit: int = 10_000) -> Callable[[Iterable[Any]], list[evaluation.Row]]:
     """Judge decoded samples in pixels against the images that were encoded, which are read when they are needed."""
-    judge = cache(lambda: glue.pixel_judge(space.images(), limit=limit))
+    judge = cache(lambda: judging.pixel_judge(space.images(), limit=limit))
     return lambda batches: judge()(batches)

@@ -22,7 +22,7 @@ from ml_collections import ConfigDict
 import data
 import eval as evaluation
 import train
-from configs import glue, latents, mnist
+from configs import distances, glue, judging, latents, mnist
 from losses.adversarial import hinge_discriminator, hinge_generator
 from losses.autoencoding import Adversary, autoencoding, kl_to_normal
 from losses.types import Loss
@@ -131,7 +131,7 @@ def experiment(config: ConfigDict, images: data.Source, held_out: Callable[[], d
     channels = images.shape[-1]
     model = autoencoder_of(config, lambda: images, channels=channels)
     judge = PatchDiscriminator(channels=config.channels, layers=1, groups=config.groups)
-    metric = glue.lpips_or_l2(config.lpips)
+    metric = distances.lpips_or_l2(config.lpips)
 
     @cache
     def real() -> np.ndarray:
@@ -185,7 +185,7 @@ def experiment(config: ConfigDict, images: data.Source, held_out: Callable[[], d
         averages={"ema": partial(averages.constant, decay=config.average_decay)},
         samplers=(train.Sampler("reconstruction of held-out images", 2, reconstruct),),
         periodic=(reconstructions(model, real, every=config.report_every),),
-        judge=glue.pixel_judge(images),
+        judge=judging.pixel_judge(images),
         judged_average="ema",
         judged_samples=config.judged_samples,
         steps=config.steps,

@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 
 import data
 import eval as evaluation
-from configs import glue
+from configs import glue, judging
 from losses import consistency, curricula, edm, pairs, pseudo_huber
 from losses.types import Loss, Net
 from models import ddpmpp, preconditioning
@@ -118,7 +118,7 @@ def build(config: ConfigDict) -> Experiment:
         averages={"ema": partial(averages.constant, decay=config.average_decay)},
         samplers=samplers,
         periodic=(grids,),
-        judge=glue.pixel_judge(images) if small else partial(evaluation.judge, references=()),
+        judge=judging.pixel_judge(images) if small else partial(evaluation.judge, references=()),
         judged_average="ema",
         judged_samples=config.judged_samples,
         steps=config.steps,

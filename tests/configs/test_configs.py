@@ -32,6 +32,7 @@ CONVERTED = ("pretrained", *(f"pretrained_{kind}" for kind in ("consistency", "d
 JOINTS = (
     "adaptive_steps",
     "digits_rewards",
+    "distances",
     "feature_networks",
     "glue",
     "judging",
