@@ -16,9 +16,6 @@ check = beartype(conf=BeartypeConf(is_pep484_tower=True))
 
 install_import_hook(ISLANDS, f"{__name__}.check")
 
-# Who says how programs are compiled is obeyed.
-OWN_WAY = {"JAX_DISABLE_MOST_OPTIMIZATIONS", "XLA_FLAGS"} & os.environ.keys()
-
 # Beside torch's libraries, in the environment of `make test-peers` alone.
 collect_ignore = [] if find_spec("torch") else ["peers"]
 
@@ -57,9 +54,6 @@ def compiled_once(of_all_workers):
                 continue
             patch.setenv(name.upper(), str(value))
             jax.config.update(name, value)
-        # A third of the time, by an older way to write kernels. From 0.11 on XLA lacks it, and aborts at the flag.
-        if not OWN_WAY and jax.__version_info__ < (0, 11):
-            patch.setenv("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false")
         yield
 
 
