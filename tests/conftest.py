@@ -16,6 +16,11 @@ check = beartype(conf=BeartypeConf(is_pep484_tower=True))
 
 install_import_hook(ISLANDS, f"{__name__}.check")
 
+# Compiled in a third of the time, by an older way to write kernels, for who does not say how. Read once, by the first
+# program of a process. From 0.11 on XLA lacks it, and aborts at the flag.
+if not {"JAX_DISABLE_MOST_OPTIMIZATIONS", "XLA_FLAGS"} & os.environ.keys() and jax.__version_info__ < (0, 11):
+    os.environ["XLA_FLAGS"] = "--xla_cpu_use_fusion_emitters=false"
+
 # Beside torch's libraries, in the environment of `make test-peers` alone.
 collect_ignore = [] if find_spec("torch") else ["peers"]
 

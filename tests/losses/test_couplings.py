@@ -232,7 +232,10 @@ print(json.dumps(found))
 
 @pytest.mark.slow
 def test_pairs_do_not_depend_on_the_devices_and_no_data_leave_them():
-    """In a process of its own, with eight devices: on 2 and 8 of them, and here on one without a mesh."""
+    """In a process of its own, with eight devices: on 2 and 8 of them, and here on one without a mesh.
+
+    To the last places of the noise, which compilers compute in vectors of other lengths. Another pair is other noise.
+    """
     environment = os.environ | {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "8"}
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", ON_DEVICES],
@@ -242,7 +245,7 @@ def test_pairs_do_not_depend_on_the_devices_and_no_data_leave_them():
     found = json.loads(done.stdout)
     _, z = optimal_transport(jax.random.key(1), data(32, 3), assign=on_scipy, labels=jnp.arange(32) % 2, groups=8)
     for devices in ("2", "8"):
-        np.testing.assert_array_equal(np.asarray(found[devices]["z"], np.float32), z)
+        np.testing.assert_allclose(found[devices]["z"], z, rtol=1e-6)
         assert found[devices]["gathers"] == []
     assert found["sizes"] == [[4, 4]]
     assert found["refused"] == "groups must divide the batch of 32 and be a multiple of the 8 devices, got 4"
