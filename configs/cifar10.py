@@ -65,16 +65,13 @@ def unet(make: Callable[..., SongUNet], config: ConfigDict, **options: Any) -> S
     )
 
 
-def teacher(
-    config: ConfigDict, images: data.Source, *, takes_own: bool = False, starts: bool = False
-) -> teachers.Teacher:
+def teacher(config: ConfigDict, images: data.Source, *, starts: bool = False) -> teachers.Teacher:
     """The diffusion model in config.teacher_run, checked against this run."""
     return teachers.teacher(
         config.teacher_run,
         shape=images.shape,
         num_classes=classes(config),
         sigma_data=config.sigma_data,
-        takes_own=takes_own,
         starts=starts,
     )
 

@@ -14,7 +14,6 @@ earlier run's, with --config.start_run=DIR. --config.distill=False has no teache
 student's own.
 """
 
-from collections.abc import Callable
 from functools import partial
 
 import jax
@@ -27,7 +26,7 @@ from configs import cifar10, ctm, distances, glue, teachers, trajectories
 from losses import edm, pairs, steps, times
 from losses.adversarial import hinge_generator
 from losses.types import FlowMap, Loss, PerExample
-from models import SongUNet, ddpmpp
+from models import ddpmpp
 from train import Batch, Context, Experiment, Params, averages
 
 
@@ -59,19 +58,25 @@ def get_config() -> ConfigDict:
     return config
 
 
-def network(config: ConfigDict, images: data.Source) -> tuple[SongUNet, Callable[[], Params] | None]:
-    """The paper's network, s in a branch of its own, and how the weights are read that it starts from, if any."""
+def network(config: ConfigDict, images: data.Source, teacher: teachers.Teacher) -> ctm.Student:
+    """The paper's network, s in a branch of its own, built as what it starts from."""
     model = cifar10.unet(ddpmpp, config, second_time=True).clone(second_branch=True)
-    if not config.start_run:
-        return model, None
     told = {"shape": images.shape, "num_classes": cifar10.classes(config), "sigma_data": config.sigma_data}
-    return ctm.gone_on(config.start_run, model, **told)
+    return ctm.student(model, teacher, config.start_run, **told)
 
 
 def trajectory(config: ConfigDict) -> ctm.Trained:
     """What this network is to runs that go on from it."""
+    images = cifar10.source(config)
+    student = network(config, images, cifar10.teacher(config, images))
     return ctm.Trained(
-        cifar10.SHAPE, cifar10.classes(config), config.sigma_data, "ema", network=lambda params: params["network"]
+        images.shape,
+        cifar10.classes(config),
+        config.sigma_data,
+        "ema",
+        student.form,
+        network=lambda params: params["network"],
+        noise_embedding=student.model.noise_embedding,
     )
 
 
@@ -79,19 +84,19 @@ def build(config: ConfigDict) -> Experiment:
     """The experiment of these values."""
     images, classes = cifar10.source(config), cifar10.classes(config)
     teacher = cifar10.teacher(config, images)
-    model, start = network(config, images)
+    student = network(config, images, teacher)
     metric = distances.lpips_or_l2(config.lpips)
     height, width, _ = images.shape
     judge = trajectories.discriminator(config.discriminator_channels) if config.adversarial_weight else None
     init = trajectories.initialiser(
-        glue.initialiser(model, images), judge, (*images.shape[:2], images.shape[2] + classes)
+        glue.initialiser(student.model, images), judge, (*images.shape[:2], images.shape[2] + classes)
     )
 
     def initial() -> Params:
         fresh = init(jax.random.key(config.seed))
-        if start is not None:
-            return {**fresh, "network": start()}
-        return {**fresh, "network": teachers.extended_start(model, images, fresh["network"], teacher.params())}
+        if student.start is not None:
+            return {**fresh, "network": student.start()}
+        return {**fresh, "network": teachers.extended_start(student.model, images, fresh["network"], teacher.params())}
 
     def adversary(params: Params, x: jax.Array, labels: jax.Array | None, step: jax.Array) -> ctm.Adversary | None:
         if judge is None:
@@ -115,7 +120,7 @@ def build(config: ConfigDict) -> Experiment:
         else:
             step = partial(steps.jump, flow_map=G_of({"network": averaged}, labels))
         return ctm.loss(
-            ctm.preconditioned(model, labels, config.sigma_data),
+            ctm.preconditioned(student, labels, config.sigma_data),
             params["network"],
             averaged,
             x,
@@ -131,12 +136,12 @@ def build(config: ConfigDict) -> Experiment:
         )
 
     def G_of(params: Params, labels: jax.Array | None) -> FlowMap:
-        return ctm.flow_map(ctm.preconditioned(model, labels, config.sigma_data)(params["network"]))
+        return ctm.flow_map(ctm.preconditioned(student, labels, config.sigma_data)(params["network"]))
 
     samplers = tuple(ctm.sampler(G_of, images.shape, n, gamma=0.0) for n in config.exact_steps)
     return Experiment(
         init=init,
-        initial=initial if config.teacher_run or start else None,
+        initial=initial if config.teacher_run or student.start else None,
         frozen=lambda: {"teacher": teacher.params() if config.distill else None, "metric": metric.params()},
         objective=objective,
         optimizer=trajectories.optimizer(

@@ -14,7 +14,7 @@ import jax
 import optax
 from ml_collections import ConfigDict
 
-from configs import cifar10, glue, teachers
+from configs import cifar10, forms, glue, teachers
 from losses import Path, conversions, denoising, edm, edm_weight, times
 from losses.types import Loss, Net
 from models import SongUNet, ddpmpp, ncsnpp, preconditioning
@@ -92,5 +92,5 @@ def diffusion(config: ConfigDict) -> teachers.Diffusion:
 
     images = cifar10.source(config)
     return teachers.Diffusion(
-        on_path, images.shape, cifar10.classes(config), config.sigma_data, "ema", images=lambda: images
+        on_path, forms.EDM, images.shape, cifar10.classes(config), config.sigma_data, "ema", images=lambda: images
     )

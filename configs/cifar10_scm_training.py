@@ -16,7 +16,7 @@ import jax
 import optax
 from ml_collections import ConfigDict
 
-from configs import cifar10, cifar10_trigflow, glue
+from configs import cifar10, cifar10_trigflow, glue, teachers
 from losses import continuous_consistency, conversions, curricula, scaled, tangents, times, trig
 from losses.types import Loss, Net
 from models import preconditioning
@@ -50,8 +50,9 @@ def get_config() -> ConfigDict:
 def build(config: ConfigDict) -> Experiment:
     """The experiment of these values."""
     images = cifar10.source(config)
-    model = cifar10_trigflow.network(config)
-    teacher = cifar10.teacher(config, images)
+    teacher = cifar10.teacher(config, images, starts=not config.distill)
+    model = teachers.embedding_noise_as(teacher, cifar10_trigflow.network(config))
+    F = teachers.trigflow_network_of(teacher, model, config.sigma_data)
     path = scaled(trig, config.sigma_data)
     init = glue.weighted_initialiser(model, images)
 
@@ -59,7 +60,7 @@ def build(config: ConfigDict) -> Experiment:
         return {**init(jax.random.key(config.seed)), "network": teacher.params()}
 
     def f(params: Params, labels: jax.Array | None) -> Net:
-        return preconditioning.trigflow(glue.bind(model, params["network"], labels), config.sigma_data)
+        return preconditioning.trigflow(F(params["network"], labels), config.sigma_data)
 
     def objective(params: Params, batch: Batch, key: jax.Array, context: Context) -> Loss:
         key_loss, key_dropout = jax.random.split(key)
@@ -68,7 +69,7 @@ def build(config: ConfigDict) -> Experiment:
         if config.distill:
             velocity = conversions.denoiser_to_velocity(path, teacher.diffusion.on_path(context.frozen, labels, path))
         return continuous_consistency(
-            glue.bind(model, params["network"], labels, key_dropout),
+            F(params["network"], labels, key_dropout),
             batch["image"],
             key_loss,
             times=partial(times.trig_lognormal, mean=config.mean, std=config.std, sigma_data=config.sigma_data),

@@ -31,7 +31,7 @@ def get_config() -> ConfigDict:
 def build(config: ConfigDict) -> Experiment:
     """The experiment of these values."""
     images = cifar10.source(config)
-    teacher = cifar10.teacher(config, images, takes_own=True, starts=True)
+    teacher = cifar10.teacher(config, images, starts=True)
     model = teachers.embedding_noise_as(teacher, cifar10.unet(ddpmpp, config))
     F = teachers.network_of(teacher, model, config.sigma_data)
 

@@ -14,7 +14,7 @@ import numpy as np
 import optax
 from ml_collections import ConfigDict
 
-from configs import cifar10, glue, teachers
+from configs import cifar10, forms, glue, teachers
 from losses import Path, adaptive, conversions, denoising, scaled, times, trig, v_weight
 from losses.types import Loss, Net
 from models import SongUNet, ddpmpp, preconditioning
@@ -97,5 +97,11 @@ def diffusion(config: ConfigDict) -> teachers.Diffusion:
 
     shape, classes = cifar10.source(config).shape, cifar10.classes(config)
     return teachers.Diffusion(
-        on_path, shape, classes, config.sigma_data, average="ema", network=lambda params: params["network"]
+        on_path,
+        forms.TRIGFLOW,
+        shape,
+        classes,
+        config.sigma_data,
+        average="ema",
+        network=lambda params: params["network"],
     )

@@ -17,7 +17,7 @@ import optax
 from ml_collections import ConfigDict
 
 import data
-from configs import cifar10, cifar10_ect, glue, vct
+from configs import cifar10, cifar10_ect, glue, teachers, vct
 from losses import consistency, curricula, edm, linear_to, pairs, pseudo_huber, variational
 from losses.types import Loss, Net
 from models import SongUNet, ddpmpp, preconditioning
@@ -67,15 +67,16 @@ def kernel(config: ConfigDict, F: Net, sigma_min: float) -> Net:
 def build(config: ConfigDict) -> Experiment:
     """The experiment of these values."""
     images = cifar10.source(config)
-    model = cifar10.unet(ddpmpp, config)
-    teacher = cifar10.teacher(config, images)
+    teacher = cifar10.teacher(config, images, starts=True)
+    model = teachers.embedding_noise_as(teacher, cifar10.unet(ddpmpp, config))
+    F = teachers.network_of(teacher, model, config.sigma_data)
     path = linear_to(SIGMA_MAX) if config.linear else edm
     posterior_of = vct.encoding(encoder(config, images), config.sigma_data)
     init = vct.initialiser(model, encoder(config, images), images)
 
     def f_sampled(params: Params, labels: jax.Array | None) -> Net:
         # The official code samples with the boundary at 0.002, which it does not train with.
-        return kernel(config, glue.bind(model, params["network"], labels), config.sigma_min)
+        return kernel(config, F(params["network"], labels), config.sigma_min)
 
     def objective(params: Params, batch: Batch, key: jax.Array, context: Context) -> Loss:
         key_loss, key_dropout = jax.random.split(key)
@@ -83,7 +84,7 @@ def build(config: ConfigDict) -> Experiment:
         stage = curricula.ect_stage(context.step, stage_steps=config.stage_steps, last=config.last_stage)
         posterior = posterior_of(params, labels, x)
         loss, metrics = consistency(
-            kernel(config, glue.bind(model, params["network"], labels, key_dropout), 0.0),
+            kernel(config, F(params["network"], labels, key_dropout), 0.0),
             x,
             key_loss,
             pairs=partial(pairs.ect, stage=stage, mean=config.mean, std=config.std, q=config.q, sigma_max=SIGMA_MAX),

@@ -15,6 +15,7 @@ import numpy as np
 import eval as evaluation
 import train
 from configs import glue, teachers, trajectories
+from configs.forms import EDM, Form
 from losses import conversions, denoising, edm, edm_weight, jumps, l2, steps, triples
 from losses.adversarial import balanced
 from losses.types import Distance, FlowMap, Loss, Net, PerExample, Step, Times
@@ -123,18 +124,6 @@ def teacher_step(D: Net, grid: np.ndarray) -> Step:
     return partial(steps.heun_on_grid, velocity=conversions.denoiser_to_velocity(edm, D), grid=grid)
 
 
-def preconditioned(model: glue.Backbone, labels: jax.Array | None, sigma_data: float) -> Callable[[Params], FlowMap]:
-    """The network's parameters -> g: EDM's preconditioning, with s shown to the network as t is."""
-
-    def g_of(params: Params) -> FlowMap:
-        def g(x_t: jax.Array, t: jax.Array, s: jax.Array) -> jax.Array:
-            return preconditioning.edm(glue.bind(model, params, labels, s=jnp.log(s) / 4), sigma_data)(x_t, t)
-
-        return g
-
-    return g_of
-
-
 # ---- Going on from a trained one -------------------------------------------------------------------------------------
 
 
@@ -146,6 +135,7 @@ class Trained(NamedTuple):
         num_classes: 0 if it is unconditional.
         sigma_data: standard deviation its preconditioning assumes.
         average: the weights to take.
+        form: what its network outputs.
         network: parameters of the run -> those of its network.
         noise_embedding: of the network, if that is none that our configs build.
     """
@@ -154,19 +144,42 @@ class Trained(NamedTuple):
     num_classes: int
     sigma_data: float
     average: str
+    form: Form = EDM
     network: Callable[[Params], Params] = lambda params: params
     noise_embedding: Callable[[jax.Array], jax.Array] | None = None
 
 
-def gone_on(
-    workdir: str, model: Any, *, shape: tuple[int, ...], num_classes: int, sigma_data: float
-) -> tuple[Any, Callable[[], Params]]:
-    """A network that embeds noise levels as the trajectory model in a workdir does, and how to read that one's weights.
+class Student(NamedTuple):
+    """A network that is to be trained.
+
+    Attributes:
+        model: it embeds noise levels as what it starts from.
+        form: what it outputs, which is what that outputs.
+        start: () -> the weights of the trajectory model that it goes on from, if any.
+    """
+
+    model: Any
+    form: Form
+    start: Callable[[], Params] | None
+
+
+def student(
+    model: Any,
+    teacher: teachers.Teacher,
+    workdir: str,
+    *,
+    shape: tuple[int, ...],
+    num_classes: int,
+    sigma_data: float,
+) -> Student:
+    """A network that is built as its teacher, or as the trajectory model in a workdir from which it goes on.
 
     Raises:
         FileNotFoundError: there is no run, or, when they are read, no checkpoint.
         ValueError: the run is not of a trajectory model, or of other data, or preconditioned otherwise.
     """
+    if not workdir:
+        return Student(teachers.embedding_noise_as(teacher, model), teacher.diffusion.form, None)
     config_file, config = evaluation.read_run(workdir)
     module: Any = evaluation.load_module(config_file)
     if not hasattr(module, "trajectory"):
@@ -180,7 +193,20 @@ def gone_on(
     )
     if trained.noise_embedding is not None:
         model = model.clone(noise_embedding=trained.noise_embedding)
-    return model, lambda: trained.network(train.restore_average(workdir, trained.average)[0])
+    return Student(model, trained.form, lambda: trained.network(train.restore_average(workdir, trained.average)[0]))
+
+
+def preconditioned(student: Student, labels: jax.Array | None, sigma_data: float) -> Callable[[Params], FlowMap]:
+    """The network's parameters -> g: EDM's preconditioning, with s shown to the network as t is to EDM's."""
+
+    def g_of(params: Params) -> FlowMap:
+        def g(x_t: jax.Array, t: jax.Array, s: jax.Array) -> jax.Array:
+            bare = glue.bind(student.model, params, labels, s=jnp.log(s) / 4)
+            return preconditioning.edm(student.form.edm(bare, sigma_data), sigma_data)(x_t, t)
+
+        return g
+
+    return g_of
 
 
 # ---- Parameters ------------------------------------------------------------------------------------------------------

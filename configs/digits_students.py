@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 import data
-from configs import digits, glue, teachers
+from configs import digits, forms, glue, teachers
 from losses import Path, conversions
 from losses.types import FlowMap, Net
 from models import DiT, preconditioning
@@ -61,5 +61,6 @@ def teacher(config: ConfigDict, source: data.Source, *, guidance: float = 1.0) -
         shape=source.shape,
         num_classes=source.num_classes,
         sigma_data=config.sigma_data,
+        form=forms.TRIGFLOW,
         guidance=guidance,
     )

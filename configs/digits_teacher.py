@@ -12,7 +12,7 @@ import jax
 from ml_collections import ConfigDict
 
 import data
-from configs import digits, digits_students, glue, teachers
+from configs import digits, digits_students, forms, glue, teachers
 from losses import denoising, edm, edm_weight, times
 from losses.types import Loss
 from samplers import ddim, grids
@@ -85,6 +85,7 @@ def diffusion_of(config: ConfigDict, source: data.Source) -> teachers.Diffusion:
     model = digits.network(config, source)
     return teachers.Diffusion(
         on_path=lambda params, labels, path: digits_students.on_path(model, config, path)(params, labels),
+        form=forms.TRIGFLOW,
         shape=source.shape,
         num_classes=source.num_classes,
         sigma_data=config.sigma_data,

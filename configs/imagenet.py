@@ -17,6 +17,7 @@ from ml_collections import ConfigDict
 import data
 import eval as evaluation
 from configs import glue, teachers
+from configs.forms import Form
 from models.edm2 import EDM2_SIZES
 from models.edm2_blocks import projected
 from train import Sampler, averages, restore_or_reconstruct, schedules
@@ -153,7 +154,7 @@ def power_name(sigma_rel: float) -> str:
 
 
 def teacher(
-    config: ConfigDict, source: data.Source, *, guidance: float = 1.0, takes_own: bool = False, starts: bool = False
+    config: ConfigDict, source: data.Source, *, form: Form | None = None, guidance: float = 1.0, starts: bool = False
 ) -> teachers.Teacher:
     """The diffusion model in config.teacher_run, checked against this run."""
     return teachers.teacher(
@@ -161,8 +162,8 @@ def teacher(
         shape=source.shape,
         num_classes=source.num_classes,
         sigma_data=config.sigma_data,
+        form=form,
         guidance=guidance,
-        takes_own=takes_own,
         starts=starts,
     )
 

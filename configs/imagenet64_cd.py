@@ -48,7 +48,7 @@ def get_config() -> ConfigDict:
 def build(config: ConfigDict) -> Experiment:
     """The experiment of these values."""
     source = imagenet.images(config)
-    teacher = imagenet.teacher(config, source, takes_own=True)
+    teacher = imagenet.teacher(config, source)
     model = teachers.embedding_noise_as(teacher, imagenet.network(adm, config))
     F = teachers.network_of(teacher, model, config.sigma_data)
     metric = distances.lpips_or_l2(config.lpips, pool=vgg.average_pool)

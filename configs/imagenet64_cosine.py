@@ -21,7 +21,7 @@ import numpy as np
 import optax
 from ml_collections import ConfigDict
 
-from configs import glue, imagenet, teachers
+from configs import forms, glue, imagenet, teachers
 from losses import Path, conversions, cosine, denoising, times, v_weight
 from losses.types import Loss, Net
 from models import preconditioning
@@ -142,6 +142,7 @@ def diffusion(config: ConfigDict) -> teachers.Diffusion:
     """What this run is to its students."""
     return teachers.Diffusion(
         on_path=lambda params, labels, path: on_path(config, path)(params, labels),
+        form=forms.TRIGFLOW,
         shape=imagenet.SHAPE,
         num_classes=imagenet.CLASSES,
         sigma_data=config.sigma_data,

@@ -14,7 +14,6 @@ bfloat16 where the code has float16. With --config.start_run=DIR the student sta
 converted one or an earlier run's, and not from its teacher.
 """
 
-from collections.abc import Callable
 from functools import partial
 
 import jax
@@ -26,7 +25,7 @@ from configs import ctm, distances, glue, imagenet, teachers
 from losses import edm, pairs, times
 from losses.types import FlowMap, Loss
 from models import vgg
-from models.adm import ADMUNet, adm
+from models.adm import adm
 from train import Batch, Context, Experiment, Params, averages
 
 
@@ -52,40 +51,47 @@ def get_config() -> ConfigDict:
     return config
 
 
-def network(config: ConfigDict, source: data.Source) -> tuple[ADMUNet, Callable[[], Params] | None]:
-    """The paper's network, s in a branch of its own, and how the weights are read that it starts from, if any."""
+def network(config: ConfigDict, source: data.Source, teacher: teachers.Teacher) -> ctm.Student:
+    """The paper's network, s in a branch of its own, built as what it starts from."""
     model = imagenet.network(adm, config, second_time=True).clone(second_branch=True)
-    if not config.start_run:
-        return model, None
     told = {"shape": source.shape, "num_classes": source.num_classes, "sigma_data": config.sigma_data}
-    return ctm.gone_on(config.start_run, model, **told)
+    return ctm.student(model, teacher, config.start_run, **told)
 
 
 def trajectory(config: ConfigDict) -> ctm.Trained:
     """What this network is to runs that go on from it."""
-    return ctm.Trained(imagenet.SHAPE, imagenet.CLASSES, config.sigma_data, "ema")
+    source = imagenet.images(config)
+    student = network(config, source, imagenet.teacher(config, source))
+    return ctm.Trained(
+        source.shape,
+        source.num_classes,
+        config.sigma_data,
+        "ema",
+        student.form,
+        noise_embedding=student.model.noise_embedding,
+    )
 
 
 def build(config: ConfigDict) -> Experiment:
     """The experiment of these values."""
     source = imagenet.images(config)
-    model, start = network(config, source)
     teacher = imagenet.teacher(config, source)
+    student = network(config, source, teacher)
     metric = distances.lpips_or_l2(config.lpips, pool=vgg.average_pool)
-    init = glue.initialiser(model, source)
+    init = glue.initialiser(student.model, source)
     height, width, _ = source.shape
     layer = (f"dec_{height}x{width}_block{config.blocks}", "conv1")
 
     def initial() -> Params:
-        if start is not None:
-            return start()
-        return teachers.extended_start(model, source, init(jax.random.key(config.seed)), teacher.params())
+        if student.start is not None:
+            return student.start()
+        return teachers.extended_start(student.model, source, init(jax.random.key(config.seed)), teacher.params())
 
     def objective(params: Params, batch: Batch, key: jax.Array, context: Context) -> Loss:
         labels = batch.get("label")
         grid = pairs.karras_grid(config.points)
         return ctm.loss(
-            ctm.preconditioned(model, labels, config.sigma_data),
+            ctm.preconditioned(student, labels, config.sigma_data),
             params,
             context.averages["target"],
             batch["image"],
@@ -100,12 +106,12 @@ def build(config: ConfigDict) -> Experiment:
         )
 
     def G_of(params: Params, labels: jax.Array | None) -> FlowMap:
-        return ctm.flow_map(ctm.preconditioned(model, labels, config.sigma_data)(params))
+        return ctm.flow_map(ctm.preconditioned(student, labels, config.sigma_data)(params))
 
     samplers = tuple(ctm.sampler(G_of, source.shape, n, gamma=0.0) for n in config.exact_steps)
     return Experiment(
         init=init,
-        initial=initial if config.teacher_run or start else None,
+        initial=initial if config.teacher_run or student.start else None,
         frozen=lambda: {"teacher": teacher.params(), "metric": metric.params()},
         objective=objective,
         optimizer=optax.radam(config.learning_rate),

@@ -66,7 +66,7 @@ def network(config: ConfigDict) -> EDM2UNet:
 def build(config: ConfigDict) -> Experiment:
     """The experiment of these values."""
     source = imagenet.images(config)
-    teacher = imagenet.teacher(config, source, takes_own=True, starts=True)
+    teacher = imagenet.teacher(config, source, starts=True)
     model = teachers.embedding_noise_as(teacher, network(config))
     F = teachers.network_of(teacher, model, config.sigma_data)
 

@@ -14,7 +14,7 @@ import jax
 import optax
 from ml_collections import ConfigDict
 
-from configs import glue, imagenet, teachers
+from configs import forms, glue, imagenet, teachers
 from losses import Path, conversions, denoising, edm, edm_weight, times
 from losses.types import Loss, Net
 from models import preconditioning
@@ -98,4 +98,4 @@ def diffusion(config: ConfigDict) -> teachers.Diffusion:
         denoiser = preconditioning.edm(glue.bind(model, params, labels), config.sigma_data)
         return conversions.edm_on_path(denoiser, path)
 
-    return teachers.Diffusion(on_path, imagenet.SHAPE, imagenet.CLASSES, config.sigma_data, average="ema")
+    return teachers.Diffusion(on_path, forms.EDM, imagenet.SHAPE, imagenet.CLASSES, config.sigma_data, average="ema")

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from configs import glue, imagenet, teachers
+from configs import forms, glue, imagenet, teachers
 from losses import Path, adaptive, conversions, denoising, edm, edm_weight, times
 from losses.types import Loss, Net
 from models import preconditioning
@@ -102,6 +102,7 @@ def diffusion(config: ConfigDict) -> teachers.Diffusion:
     average = imagenet.power_name(config.sigma_rels[0])
     return teachers.Diffusion(
         on_path,
+        forms.EDM,
         imagenet.SHAPE,
         imagenet.CLASSES,
         config.sigma_data,

@@ -16,7 +16,7 @@ import jax
 import optax
 from ml_collections import ConfigDict
 
-from configs import glue, imagenet, imagenet64_cosine, teachers
+from configs import forms, glue, imagenet, imagenet64_cosine, teachers
 from losses import cosine, curricula, pseudo_huber, segment_consistency, v_weight
 from losses.types import Loss
 from samplers import ddim, grids
@@ -46,7 +46,7 @@ def build(config: ConfigDict) -> Experiment:
     """The experiment of these values."""
     source = imagenet.images(config)
     f = imagenet64_cosine.on_path(config, cosine)
-    teacher = imagenet.teacher(config, source)
+    teacher = imagenet.teacher(config, source, form=forms.TRIGFLOW)
 
     def objective(params: Params, batch: Batch, key: jax.Array, context: Context) -> Loss:
         key_loss, key_dropout = jax.random.split(key)

@@ -16,7 +16,7 @@ import jax
 from ml_collections import ConfigDict
 
 import data
-from configs import glue, imagenet
+from configs import glue, imagenet, teachers
 from losses import continuous_consistency, conversions, curricula, scaled, tangents, times, trig
 from losses.types import Loss, Net
 from models import preconditioning
@@ -68,8 +68,11 @@ def build(config: ConfigDict) -> Experiment:
 def experiment(config: ConfigDict, source: data.Source) -> Experiment:
     """The same on any examples, images or latents."""
     dropout = {"dropout_resolutions": tuple(config.dropout_resolutions)}
-    model = imagenet.network(edm2_scm, config, remat=glue.remat(config.remat), **dropout)
-    teacher = imagenet.teacher(config, source, guidance=config.guidance)
+    teacher = imagenet.teacher(config, source, guidance=config.guidance, starts=not config.distill)
+    model = teachers.embedding_noise_as(
+        teacher, imagenet.network(edm2_scm, config, remat=glue.remat(config.remat), **dropout)
+    )
+    F = teachers.trigflow_network_of(teacher, model, config.sigma_data)
     path = scaled(trig, config.sigma_data)
     init = glue.weighted_initialiser(model, source)
 
@@ -77,7 +80,7 @@ def experiment(config: ConfigDict, source: data.Source) -> Experiment:
         return {**init(jax.random.key(config.seed)), "network": teacher.params()}
 
     def f(params: Params, labels: jax.Array | None) -> Net:
-        return preconditioning.trigflow(glue.bind(model, params["network"], labels), config.sigma_data)
+        return preconditioning.trigflow(F(params["network"], labels), config.sigma_data)
 
     def velocity(frozen: Params, labels: jax.Array | None) -> Net:
         guided = glue.classifier_free(
@@ -92,7 +95,7 @@ def experiment(config: ConfigDict, source: data.Source) -> Experiment:
         key_loss, key_dropout = jax.random.split(key)
         labels = batch.get("label")
         return continuous_consistency(
-            glue.bind(model, params["network"], labels, key_dropout),
+            F(params["network"], labels, key_dropout),
             batch["image"],
             key_loss,
             times=partial(times.trig_lognormal, mean=config.mean, std=config.std, sigma_data=config.sigma_data),

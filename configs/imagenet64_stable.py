@@ -29,7 +29,7 @@ def get_config(size: str = "S") -> ConfigDict:
 def build(config: ConfigDict) -> Experiment:
     """The experiment of these values."""
     source = imagenet.images(config)
-    teacher = imagenet.teacher(config, source, takes_own=True, starts=True)
+    teacher = imagenet.teacher(config, source, starts=True)
     model = teachers.embedding_noise_as(teacher, imagenet64_ect.network(config))
     F = teachers.network_of(teacher, model, config.sigma_data)
 

@@ -15,7 +15,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 import data
-from configs import glue, imagenet, teachers
+from configs import forms, glue, imagenet, teachers
 from losses import Path, adaptive, conversions, denoising, scaled, times, trig, v_weight
 from losses.types import Loss, Net
 from models import preconditioning
@@ -120,6 +120,7 @@ def diffusion_of(config: ConfigDict, shape: tuple[int, ...]) -> teachers.Diffusi
 
     return teachers.Diffusion(
         on_path,
+        forms.TRIGFLOW,
         shape,
         imagenet.CLASSES,
         config.sigma_data,

@@ -8,7 +8,7 @@ from functools import partial
 import jax
 from ml_collections import ConfigDict
 
-from configs import glue, pretrained, pretrained_diffusion, teachers
+from configs import forms, glue, pretrained, pretrained_diffusion, teachers
 from losses import Path, conversions, edm
 from losses.types import Net
 from models.pretrained import calls
@@ -29,7 +29,7 @@ def build(config: ConfigDict) -> pretrained.Published:
     return pretrained.published(config, samplers)
 
 
-def consistency(config: ConfigDict) -> teachers.Diffusion:
+def consistency_model(config: ConfigDict) -> teachers.Diffusion:
     """What this network is to runs that start from it, its consistency function in the place of a denoiser."""
     settings = config.settings
     model = pretrained_diffusion.students_network(config)
@@ -40,10 +40,11 @@ def consistency(config: ConfigDict) -> teachers.Diffusion:
 
     return teachers.Diffusion(
         on_path,
+        forms.EDM,
         settings.shape,
         settings.num_classes,
         settings.call.sigma_data,
         "params",
         network=partial(pretrained_diffusion.students_params, config),
-        own=teachers.Own(pretrained_diffusion.own_embedding(config, model)),
+        noise_embedding=pretrained_diffusion.own_embedding(config, model),
     )

@@ -4,7 +4,7 @@ Not a run by itself: folders that `python -m models.pretrained` writes are runs 
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, cast
 
@@ -12,10 +12,9 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from configs import glue, pretrained, teachers
+from configs import forms, glue, pretrained, teachers
 from losses import Path, conversions, edm
 from losses.types import Net
-from models import preconditioning
 from models.pretrained import calls
 from samplers import grids, heun
 from train import Params
@@ -66,19 +65,24 @@ def diffusion(config: ConfigDict) -> teachers.Diffusion:
     def on_path(params: Params, labels: jax.Array | None, path: Path) -> Net:
         return conversions.edm_on_path(calls.denoiser(call, glue.bind(model, params, labels)), path)
 
-    def F(bare: Net, sigma_data: float) -> Net:
-        return preconditioning.edm_network(calls.denoiser(call, bare), sigma_data)
-
     return teachers.Diffusion(
         on_path,
+        form_of(call),
         settings.shape,
         settings.num_classes,
         call.get("sigma_data"),
         "params",
         guidable=config.family == "dit",
         network=partial(students_params, config),
-        own=teachers.Own(own_embedding(config, model), None if call["kind"] == "edm" else F),
+        noise_embedding=own_embedding(config, model),
     )
+
+
+def form_of(call: Mapping[str, Any]) -> forms.Form:
+    """What such a network outputs."""
+    if call["kind"] == "edm":
+        return forms.EDM
+    return forms.of_denoisers(partial(calls.denoiser, call), partial(calls.smooth_denoiser, call))
 
 
 def students_network(config: ConfigDict) -> Any:

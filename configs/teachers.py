@@ -4,7 +4,6 @@ A student gives a workdir; the run in it is rebuilt from its own config and chec
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple, cast
@@ -16,23 +15,11 @@ import data
 import eval as evaluation
 import train
 from configs import glue
+from configs.forms import UNSAID, Form
 from losses import Path as NoisePath
 from losses.types import Net
 from models import ADMUNet, EDM2UNet, SongUNet
 from train.state import check_initial
-
-
-class Own(NamedTuple):
-    """What a published network has of its own, which a student takes with its weights.
-
-    Attributes:
-        noise_embedding: of the network, if that is none that our configs build.
-        F: (bare network, sigma_data) -> the F of which EDM's preconditioning makes its denoiser, if that is not the
-            bare network itself.
-    """
-
-    noise_embedding: Callable[[jax.Array], jax.Array] | None = None
-    F: Callable[[Net, float], Net] | None = None
 
 
 class Diffusion(NamedTuple):
@@ -40,6 +27,7 @@ class Diffusion(NamedTuple):
 
     Attributes:
         on_path: (params, labels, path) -> its denoiser read on that path.
+        form: what its network outputs, which a student takes with its weights.
         shape: of its examples.
         num_classes: 0 if it is unconditional.
         sigma_data: standard deviation its preconditioning assumes; None if that is whatever a student assumes.
@@ -47,10 +35,11 @@ class Diffusion(NamedTuple):
         guidable: whether it was trained with the null class too.
         network: parameters of the run -> those of its network, which is what `on_path` and students take.
         images: () -> the images it was trained on, where it can say; pairs of real images are made of them.
-        own: what students have to take with its weights.
+        noise_embedding: of the network, if that is none that our configs build; a student takes it, too.
     """
 
     on_path: Callable[[train.Params, jax.Array | None, NoisePath], Net]
+    form: Form
     shape: tuple[int, ...]
     num_classes: int
     sigma_data: float | None
@@ -58,7 +47,7 @@ class Diffusion(NamedTuple):
     guidable: bool = False
     network: Callable[[train.Params], train.Params] = lambda params: params
     images: Callable[[], data.Source] | None = None
-    own: Own = Own()
+    noise_embedding: Callable[[jax.Array], jax.Array] | None = None
 
 
 class Flow(NamedTuple):
@@ -104,21 +93,21 @@ def teacher(
     num_classes: int,
     sigma_data: float,
     guidance: float = 1.0,
-    takes_own: bool = False,
+    form: Form | None = None,
     starts: bool = False,
 ) -> Teacher:
     """The diffusion model trained in a workdir, checked against the student it shall teach.
 
-    Without a workdir the run can be built and looked at, and says what it lacks when it is to be trained. A student
-    that `takes_own` is built with what its teacher has of its own, by `embedding_noise_as` and `network_of`. If it only
-    `starts` from the weights there, the run may be of a consistency model, which has no denoiser to follow. In place of
-    a workdir a config, such as configs/imagenet512_trigflow.py:XXL, names a teacher that is yet to be trained: the run
-    can be planned for.
+    Without a workdir the run can be built and looked at, and says what it lacks when it is to be trained. A student is
+    built as its teacher, by `embedding_noise_as` and `network_of` or `trigflow_network_of`, or it says the one `form`
+    that it has. If it only `starts` from the weights there, the run may be of a consistency model, which has no
+    denoiser to follow. In place of a workdir a config, such as configs/imagenet512_trigflow.py:XXL, names a teacher
+    that is yet to be trained: the run can be planned for.
 
     Raises:
         FileNotFoundError: if there is no run, or it has no checkpoint, when the parameters are read.
-        ValueError: if the run is not of a diffusion model, or of other data, or preconditioned otherwise, or has
-            something of its own that the student does not take, or guidance is asked of a model that never saw the
+        ValueError: if the run is not of a diffusion model, or of other data, or preconditioned otherwise, or
+            outputs or embeds what a student of one form does not, or guidance is asked of a model that never saw the
             null class.
     """
     if not workdir:
@@ -133,11 +122,11 @@ def teacher(
         num_classes=(diffusion.num_classes, num_classes),
         sigma_data=(sigma_data if diffusion.sigma_data is None else diffusion.sigma_data, sigma_data),
     )
-    if diffusion.own != Own() and not takes_own:
-        how = "predicts" if diffusion.own.F else "embeds noise levels"
+    if form is not None and (diffusion.form != form or diffusion.noise_embedding is not None):
+        how = "predicts" if diffusion.form != form else "embeds noise levels"
         raise ValueError(
-            f"the network in {workdir} {how} in its own way, and with other weights than its own this run's student"
-            " cannot start; students in EDM's form can, such as those of the _cd and _ect configs"
+            f"the network in {workdir} {how} otherwise than this run's, which cannot start from its weights; those of"
+            " the _cd, _ect, _ctm and _scm configs of CIFAR-10 and ImageNet can"
         )
     if guidance != 1 and not diffusion.guidable:
         raise ValueError(f"guidance {guidance} needs a teacher trained with label_dropout, {workdir} was not")
@@ -170,26 +159,29 @@ def _said(module: ModuleType, config: ConfigDict, workdir: str, *, starts: bool)
     name = Path(str(module.__file__)).name
     if hasattr(module, "diffusion"):
         return cast(Diffusion, module.diffusion(config))
-    if not hasattr(module, "consistency"):
+    if not hasattr(module, "consistency_model"):
         raise ValueError(f"the run in {workdir} is of {name}, which does not train a diffusion model")
     if not starts:
         raise ValueError(
             f"the network in {workdir} is a consistency model: it jumps to data and has no denoiser that a student"
             " could follow; runs that need no teacher can start from it, such as those of the _ect configs"
         )
-    return cast(Diffusion, module.consistency(config))
+    return cast(Diffusion, module.consistency_model(config))
 
 
 def network_of(teacher: Teacher, model: glue.Backbone, sigma_data: float) -> Callable[..., Net]:
     """`glue.bind` of a student's network, as the F that EDM's preconditioning takes, whatever its teacher predicts."""
-    F = teacher.diffusion.own.F
-    bind = partial(glue.bind, model)
-    return bind if F is None else lambda *args, **options: F(bind(*args, **options), sigma_data)
+    return lambda *args, **options: teacher.diffusion.form.edm(glue.bind(model, *args, **options), sigma_data)
+
+
+def trigflow_network_of(teacher: Teacher, model: glue.Backbone, sigma_data: float) -> Callable[..., Net]:
+    """The same as the F that TrigFlow's takes."""
+    return lambda *args, **options: teacher.diffusion.form.trigflow(glue.bind(model, *args, **options), sigma_data)
 
 
 def embedding_noise_as(teacher: Teacher, model: ADMUNet | EDM2UNet | SongUNet) -> Any:
     """A student that embeds noise levels as its teacher does, of whose weights it starts."""
-    embedding = teacher.diffusion.own.noise_embedding
+    embedding = teacher.diffusion.noise_embedding
     return model if embedding is None else model.clone(noise_embedding=embedding)
 
 
@@ -245,7 +237,7 @@ def _absent(shape: tuple[int, ...], num_classes: int, sigma_data: float) -> Diff
     def on_path(params: train.Params, labels: jax.Array | None, path: NoisePath) -> Net:
         return _no_teacher()
 
-    return Diffusion(on_path, shape, num_classes, sigma_data, average="", guidable=True)
+    return Diffusion(on_path, UNSAID, shape, num_classes, sigma_data, average="", guidable=True)
 
 
 def _no_teacher() -> Any:

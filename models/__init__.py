@@ -1,6 +1,6 @@
 """Networks, and the functions from network to network: preconditioning and guidance."""
 
-from . import embeddings, preconditioning, vgg
+from . import embeddings, preconditioning, translation, vgg
 from .adm import ADMUNet, adm
 from .attention import Attention, plain_attention, softmax_attention
 from .dit import SIZES, DiT
@@ -51,5 +51,6 @@ __all__ = [
     "stable_2_1",
     "stable_from",
     "streaming_attention",
+    "translation",
     "vgg",
 ]

@@ -7,6 +7,7 @@ Coefficients are computed in float32 or better, whatever the dtype of the networ
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import jax.numpy as jnp
 import numpy as np
@@ -16,7 +17,7 @@ from jaxtyping import Float
 from .net import Net, at_least_float32, expand
 
 # Below this noise level ln(t) is held constant: finite value, zero derivative.
-_SMALLEST_NOISE = 1e-8
+SMALLEST_NOISE = 1e-8
 
 
 def edm(F: Net, sigma_data: float = 0.5) -> Net:
@@ -28,7 +29,7 @@ def edm(F: Net, sigma_data: float = 0.5) -> Net:
     Raises:
         ValueError: `sigma_data` is not positive.
     """
-    _require_positive("sigma_data", sigma_data)
+    require_positive("sigma_data", sigma_data)
 
     def denoiser(x: Float[Array, "batch *shape"], t: Float[Array, " batch"]) -> Float[Array, "batch *shape"]:
         x, t = at_least_float32(x), at_least_float32(t)
@@ -38,26 +39,6 @@ def edm(F: Net, sigma_data: float = 0.5) -> Net:
         return expand(c_skip, x) * x + expand(c_out, x) * _inner(F, x, t, total)
 
     return denoiser
-
-
-def edm_network(D: Net, sigma_data: float = 0.5) -> Net:
-    """The F of which `edm` makes this denoiser: F(c_in x, ln(t) / 4) = (D(x, t) - c_skip x) / c_out.
-
-    So a network that was trained under another preconditioning is taken where one of EDM's is. Where t is small D - x
-    is a difference of nearly equal numbers; c_out, by which F is multiplied again, makes its rounding as small.
-
-    Raises:
-        ValueError: `sigma_data` is not positive.
-    """
-    _require_positive("sigma_data", sigma_data)
-
-    def F(x: Float[Array, "batch *shape"], c_noise: Float[Array, " batch"]) -> Float[Array, "batch *shape"]:
-        x, t = at_least_float32(x), jnp.exp(4 * at_least_float32(c_noise))
-        n = jnp.sqrt(jnp.square(t) + sigma_data**2)
-        x_t = expand(n, x) * x
-        return expand(n / (t * sigma_data), x) * (D(x_t, t) - expand(jnp.square(sigma_data / n), x) * x_t)
-
-    return F
 
 
 def vp(F: Net, beta_d: float = 19.9, beta_min: float = 0.1, steps: int = 1000) -> Net:
@@ -81,27 +62,38 @@ def ve(F: Net) -> Net:
 
     def denoiser(x: Float[Array, "batch *shape"], t: Float[Array, " batch"]) -> Float[Array, "batch *shape"]:
         x, t = at_least_float32(x), at_least_float32(t)
-        return x + expand(t, x) * at_least_float32(F(x, jnp.log(jnp.maximum(t, _SMALLEST_NOISE) / 2)))
+        return x + expand(t, x) * at_least_float32(F(x, jnp.log(jnp.maximum(t, SMALLEST_NOISE) / 2)))
 
     return denoiser
 
 
-def discrete(F: Net, levels: Float[np.ndarray, " steps"]) -> Net:
+def nearest(t: Float[Array, " batch"], levels: Float[np.ndarray, " steps"]) -> Float[Array, " batch"]:
+    """The step whose level is closest to t. iDDPMPrecond in the code of Karras et al. 2022."""
+    return jnp.argmin(jnp.abs(t[:, None] - jnp.asarray(levels, t.dtype)), axis=1).astype(t.dtype)
+
+
+def between(t: Float[Array, " batch"], levels: Float[np.ndarray, " steps"]) -> Float[Array, " batch"]:
+    """A broken number of steps, straight in ln t between the levels: there it is theirs, and it has a derivative."""
+    steps = jnp.arange(len(levels), dtype=t.dtype)
+    return jnp.interp(jnp.log(jnp.maximum(t, SMALLEST_NOISE)), jnp.log(jnp.asarray(levels, t.dtype)), steps)
+
+
+def discrete(F: Net, levels: Float[np.ndarray, " steps"], step: Callable[[Array, np.ndarray], Array] = nearest) -> Net:
     """Denoiser `D(x, t) = x - t F(x / sqrt(t^2 + 1), i)` of a prediction of noise that knows steps i = 0, 1, ... alone.
 
-    i is the step whose level of noise over signal is closest to t, so D jumps between the levels; samplers do best on
-    them. Further channels of F, which predict a variance, are not used. iDDPMPrecond in the code of Karras et al. 2022.
+    With `nearest` D jumps between the levels; samplers do best on them. With `between` the network is asked what it was
+    not trained on, and D is continuous. Further channels of F, which predict a variance, are not used.
 
     Args:
         F: the network.
         levels: of noise over signal at each step, ascending.
+        step: (t, levels) -> i, `nearest` or `between`.
     """
 
     def denoiser(x: Float[Array, "batch *shape"], t: Float[Array, " batch"]) -> Float[Array, "batch *shape"]:
         x, t = at_least_float32(x), at_least_float32(t)
-        step = jnp.argmin(jnp.abs(t[:, None] - jnp.asarray(levels, t.dtype)), axis=1).astype(t.dtype)
         c_in = 1.0 / jnp.sqrt(jnp.square(t) + 1)
-        out = at_least_float32(F(expand(c_in, x) * x, step))[..., : x.shape[-1]]
+        out = at_least_float32(F(expand(c_in, x) * x, step(t, levels)))[..., : x.shape[-1]]
         return x - expand(t, x) * out
 
     return denoiser
@@ -116,7 +108,7 @@ def consistency(F: Net, sigma_data: float = 0.5, sigma_min: float = 0.0) -> Net:
     Raises:
         ValueError: `sigma_data` is not positive or `sigma_min` is negative.
     """
-    _require_positive("sigma_data", sigma_data)
+    require_positive("sigma_data", sigma_data)
     if not 0.0 <= sigma_min < math.inf:
         raise ValueError(f"sigma_min must be zero or positive, got {sigma_min}")
 
@@ -143,7 +135,7 @@ def linear_consistency(F: Net, sigma_data: float = 0.5, sigma_max: float = 80.0,
     Raises:
         ValueError: unless sigma_data > 0 and 0 <= sigma_min < sigma_max.
     """
-    _require_positive("sigma_data", sigma_data)
+    require_positive("sigma_data", sigma_data)
     if not 0.0 <= sigma_min < sigma_max < math.inf:
         raise ValueError(f"linear_consistency needs 0 <= sigma_min < sigma_max, got {sigma_min} and {sigma_max}")
 
@@ -171,7 +163,7 @@ def trigflow(F: Net, sigma_data: float = 0.5) -> Net:
     Raises:
         ValueError: `sigma_data` is not positive.
     """
-    _require_positive("sigma_data", sigma_data)
+    require_positive("sigma_data", sigma_data)
 
     def denoiser(x: Float[Array, "batch *shape"], t: Float[Array, " batch"]) -> Float[Array, "batch *shape"]:
         x, t = at_least_float32(x), at_least_float32(t)
@@ -191,8 +183,8 @@ def latent_consistency(D: Net, sigma_data: float = 0.5, timestep_scale: float = 
     Raises:
         ValueError: `sigma_data` or `timestep_scale` is not positive.
     """
-    _require_positive("sigma_data", sigma_data)
-    _require_positive("timestep_scale", timestep_scale)
+    require_positive("sigma_data", sigma_data)
+    require_positive("timestep_scale", timestep_scale)
 
     def consistency_function(
         x: Float[Array, "batch *shape"], t: Float[Array, " batch"]
@@ -217,7 +209,7 @@ def edm_velocity(F: Net, sigma_data: float = 0.5) -> Net:
     Raises:
         ValueError: `sigma_data` is not positive.
     """
-    _require_positive("sigma_data", sigma_data)
+    require_positive("sigma_data", sigma_data)
 
     def velocity_function(x: Float[Array, "batch *shape"], t: Float[Array, " batch"]) -> Float[Array, "batch *shape"]:
         x, t = at_least_float32(x), at_least_float32(t)
@@ -242,10 +234,11 @@ def velocity(F: Net, time_scale: float = 1.0) -> Net:
 def _inner(F: Net, x: Array, t: Array, total: Array) -> Array:
     """`F(c_in x, c_noise)` of the variance-exploding path; `total` is t^2 + sigma_data^2."""
     c_in = 1.0 / jnp.sqrt(total)
-    c_noise = jnp.log(jnp.maximum(t, _SMALLEST_NOISE)) / 4.0
+    c_noise = jnp.log(jnp.maximum(t, SMALLEST_NOISE)) / 4.0
     return at_least_float32(F(expand(c_in, x) * x, c_noise))
 
 
-def _require_positive(name: str, value: float) -> None:
+def require_positive(name: str, value: float) -> None:
+    """Refuse a scale that is none."""
     if not 0.0 < value < math.inf:
         raise ValueError(f"{name} must be positive and finite, got {value}")

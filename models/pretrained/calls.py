@@ -39,6 +39,13 @@ def denoiser(call: Mapping[str, Any], F: Net) -> Net:
     return DENOISERS[call["kind"]](call, F)
 
 
+def smooth_denoiser(call: Mapping[str, Any], F: Net) -> Net:
+    """The same with a derivative in sigma: a network that knows steps alone is asked between them, too."""
+    if call["kind"] == "discrete":
+        return preconditioning.discrete(F, np.asarray(call["levels"]), preconditioning.between)
+    return denoiser(call, F)
+
+
 def consistency_function(call: Mapping[str, Any], F: Net) -> Net:
     """f(x, sigma), with f(x, sigma_min) = x.
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs import cifar10, cifar10_ctm, ctm, imagenet64_ctm
+from configs import cifar10, cifar10_ctm, ctm, forms, imagenet64_ctm, teachers
 from models.pretrained import convert, openai, write
 from tests.configs.made_up import SHAPE, images, module, small
 from tests.models.pretrained import made_up as checkpoints
@@ -20,6 +20,12 @@ pytestmark = pytest.mark.usefixtures("small_data")
 CALL = {"kind": "trajectory"}
 
 
+def student_of(config_module, config):
+    """The network of a run without a teacher."""
+    nobody = teachers.teacher("", shape=SHAPE, num_classes=0, sigma_data=0.5)
+    return config_module.network(config, images(), nobody)
+
+
 def converted(tmp_path, family, student: Any, settings, **given):
     """A folder of CTM's file of a student's own network, and its parameters."""
     case = checkpoints.Case(family, student, settings | {"call": CALL}, given)
@@ -30,7 +36,7 @@ def converted(tmp_path, family, student: Any, settings, **given):
 
 
 def of_cifar10(tmp_path, **changes):
-    student, _ = cifar10_ctm.network(small("cifar10_ctm", **changes), images())
+    student = student_of(cifar10_ctm, small("cifar10_ctm", **changes)).model
     network = {"unet": "song", "resolution": 8, "multipliers": student.multipliers, "frequencies": None}
     network |= {"resample_filter": student.resample_filter, "residual_encoder": False}
     return converted(tmp_path, "edm", student, {"network": network})
@@ -53,7 +59,7 @@ def test_ctm_of_cifar10_goes_on(tmp_path):
 
 def test_ctm_of_imagenet_goes_on_and_jumps_as_it_did(tmp_path):
     config = small("imagenet64_ctm", bfloat16=False)
-    student, _ = imagenet64_ctm.network(config, images())
+    student = student_of(imagenet64_ctm, config).model
     network = {name: getattr(student, name) for name in ("multipliers", "blocks", "attention_resolutions")}
     network |= {"channels_per_head": config.channels_per_head, "resampling_blocks": True, "qkv": "qkv head dim"}
     settings = {"network": network | {"projection_axes": 4}, "shape": SHAPE}
@@ -63,12 +69,12 @@ def test_ctm_of_imagenet_goes_on_and_jumps_as_it_did(tmp_path):
     jax.tree.map(np.testing.assert_array_equal, start, params)
 
     # Noise levels reach it 1000 times as large as they reach a network of EDM's.
-    model, _ = imagenet64_ctm.network(small("imagenet64_ctm", bfloat16=False, start_run=str(folder)), images())
+    going_on = student_of(imagenet64_ctm, small("imagenet64_ctm", bfloat16=False, start_run=str(folder)))
     x, labels = jax.random.normal(jax.random.key(0), (2, *SHAPE)), jnp.array([0, 1])
     t, s = jnp.array([0.8, 3.0]), jnp.array([0.1, 3.0])
-    found = jax.jit(ctm.preconditioned(model, labels, 0.5)(start))(x, t, s)
+    found = jax.jit(ctm.preconditioned(going_on, labels, 0.5)(start))(x, t, s)
     plain = student.clone(noise_embedding=lambda t: openai.sinusoidal(1000 * t, student.channels))
-    expected = jax.jit(ctm.preconditioned(plain, labels, 0.5)(params))(x, t, s)
+    expected = jax.jit(ctm.preconditioned(ctm.Student(plain, forms.EDM, None), labels, 0.5)(params))(x, t, s)
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
 
 

@@ -97,9 +97,7 @@ def test_a_guided_student_refuses_another_network_by_its_leaves(runs):
 
 @pytest.mark.usefixtures("small_data")
 def test_a_run_that_is_no_diffusion_model_is_refused_by_name(runs):
-    refused(
-        "cifar10_scm_training", runs("cifar10_ect"), r"is a consistency model: it jumps to data and has no denoiser"
-    )
+    refused("cifar10_scm_training", runs("cifar10_ect"), r"is of cifar10_ect\.py, which does not train a diffusion")
     flow = runs("digits_rectified_flow")
     refused("digits_scm", flow, r"is of digits_rectified_flow\.py, which does not train a diffusion model")
 
