@@ -76,7 +76,7 @@ def trajectory(config: ConfigDict) -> ctm.Trained:
         "ema",
         student.form,
         network=lambda params: params["network"],
-        noise_embedding=student.model.noise_embedding,
+        built=teachers.built_of(student.model),
     )
 
 

@@ -92,5 +92,12 @@ def diffusion(config: ConfigDict) -> teachers.Diffusion:
 
     images = cifar10.source(config)
     return teachers.Diffusion(
-        on_path, forms.EDM, images.shape, cifar10.classes(config), config.sigma_data, "ema", images=lambda: images
+        on_path,
+        forms.EDM,
+        images.shape,
+        cifar10.classes(config),
+        config.sigma_data,
+        "ema",
+        images=lambda: images,
+        built=teachers.built_of(model),
     )

@@ -60,7 +60,7 @@ def build(config: ConfigDict) -> Experiment:
     """The experiment of these values."""
     images, classes = cifar10.source(config), cifar10.classes(config)
     teacher = cifar10.teacher(config, images)
-    model = teachers.embedding_noise_as(teacher, cifar10.unet(ncsnpp, config))
+    model = teachers.built_as(teacher, cifar10.unet(ncsnpp, config))
     F = teachers.network_of(teacher, model, config.sigma_data)
     metric = distances.lpips_or_l2(config.lpips, pool=distances.vgg.average_pool)
     pairs = flows.pairs_of(config, images.shape, classes)

@@ -51,7 +51,7 @@ def build(config: ConfigDict) -> Experiment:
     """The experiment of these values."""
     images = cifar10.source(config)
     teacher = cifar10.teacher(config, images, starts=not config.distill)
-    model = teachers.embedding_noise_as(teacher, cifar10_trigflow.network(config))
+    model = teachers.built_as(teacher, cifar10_trigflow.network(config))
     F = teachers.trigflow_network_of(teacher, model, config.sigma_data)
     path = scaled(trig, config.sigma_data)
     init = glue.weighted_initialiser(model, images)

@@ -104,4 +104,5 @@ def diffusion(config: ConfigDict) -> teachers.Diffusion:
         config.sigma_data,
         average="ema",
         network=lambda params: params["network"],
+        built=teachers.built_of(model),
     )

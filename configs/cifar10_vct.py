@@ -68,7 +68,7 @@ def build(config: ConfigDict) -> Experiment:
     """The experiment of these values."""
     images = cifar10.source(config)
     teacher = cifar10.teacher(config, images, starts=True)
-    model = teachers.embedding_noise_as(teacher, cifar10.unet(ddpmpp, config))
+    model = teachers.built_as(teacher, cifar10.unet(ddpmpp, config))
     F = teachers.network_of(teacher, model, config.sigma_data)
     path = linear_to(SIGMA_MAX) if config.linear else edm
     posterior_of = vct.encoding(encoder(config, images), config.sigma_data)

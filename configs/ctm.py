@@ -4,7 +4,7 @@ Not a run. The terms are balanced by the lengths of their gradients at one layer
 in the authors' code.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple, cast
 
@@ -137,7 +137,7 @@ class Trained(NamedTuple):
         average: the weights to take.
         form: what its network outputs.
         network: parameters of the run -> those of its network.
-        noise_embedding: of the network, if that is none that our configs build.
+        built: how its network is built where its weights do not say it, by `teachers.built_of`.
     """
 
     shape: tuple[int, ...]
@@ -146,14 +146,14 @@ class Trained(NamedTuple):
     average: str
     form: Form = EDM
     network: Callable[[Params], Params] = lambda params: params
-    noise_embedding: Callable[[jax.Array], jax.Array] | None = None
+    built: Mapping[str, Any] = {}  # never changed
 
 
 class Student(NamedTuple):
     """A network that is to be trained.
 
     Attributes:
-        model: it embeds noise levels as what it starts from.
+        model: it is built as what it starts from.
         form: what it outputs, which is what that outputs.
         start: () -> the weights of the trajectory model that it goes on from, if any.
     """
@@ -179,7 +179,7 @@ def student(
         ValueError: the run is not of a trajectory model, or of other data, or preconditioned otherwise.
     """
     if not workdir:
-        return Student(teachers.embedding_noise_as(teacher, model), teacher.diffusion.form, None)
+        return Student(teachers.built_as(teacher, model), teacher.diffusion.form, None)
     config_file, config = evaluation.read_run(workdir)
     module: Any = evaluation.load_module(config_file)
     if not hasattr(module, "trajectory"):
@@ -191,8 +191,7 @@ def student(
         num_classes=(trained.num_classes, num_classes),
         sigma_data=(trained.sigma_data, sigma_data),
     )
-    if trained.noise_embedding is not None:
-        model = model.clone(noise_embedding=trained.noise_embedding)
+    model = model.clone(**trained.built)
     return Student(model, trained.form, lambda: trained.network(train.restore_average(workdir, trained.average)[0]))
 
 

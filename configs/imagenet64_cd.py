@@ -49,7 +49,7 @@ def build(config: ConfigDict) -> Experiment:
     """The experiment of these values."""
     source = imagenet.images(config)
     teacher = imagenet.teacher(config, source)
-    model = teachers.embedding_noise_as(teacher, imagenet.network(adm, config))
+    model = teachers.built_as(teacher, imagenet.network(adm, config))
     F = teachers.network_of(teacher, model, config.sigma_data)
     metric = distances.lpips_or_l2(config.lpips, pool=vgg.average_pool)
 

@@ -68,7 +68,7 @@ def trajectory(config: ConfigDict) -> ctm.Trained:
         config.sigma_data,
         "ema",
         student.form,
-        noise_embedding=student.model.noise_embedding,
+        built=teachers.built_of(student.model),
     )
 
 

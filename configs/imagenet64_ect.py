@@ -67,7 +67,7 @@ def build(config: ConfigDict) -> Experiment:
     """The experiment of these values."""
     source = imagenet.images(config)
     teacher = imagenet.teacher(config, source, starts=True)
-    model = teachers.embedding_noise_as(teacher, network(config))
+    model = teachers.built_as(teacher, network(config))
     F = teachers.network_of(teacher, model, config.sigma_data)
 
     def f(params: Params, labels: jax.Array | None, dropout: jax.Array | None = None) -> Net:

@@ -98,4 +98,6 @@ def diffusion(config: ConfigDict) -> teachers.Diffusion:
         denoiser = preconditioning.edm(glue.bind(model, params, labels), config.sigma_data)
         return conversions.edm_on_path(denoiser, path)
 
-    return teachers.Diffusion(on_path, forms.EDM, imagenet.SHAPE, imagenet.CLASSES, config.sigma_data, average="ema")
+    return teachers.Diffusion(
+        on_path, forms.EDM, imagenet.SHAPE, imagenet.CLASSES, config.sigma_data, "ema", built=teachers.built_of(model)
+    )

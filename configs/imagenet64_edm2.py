@@ -108,4 +108,5 @@ def diffusion(config: ConfigDict) -> teachers.Diffusion:
         config.sigma_data,
         average,
         network=lambda params: params["network"],
+        built=teachers.built_of(model),
     )

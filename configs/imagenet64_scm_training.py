@@ -69,9 +69,7 @@ def experiment(config: ConfigDict, source: data.Source) -> Experiment:
     """The same on any examples, images or latents."""
     dropout = {"dropout_resolutions": tuple(config.dropout_resolutions)}
     teacher = imagenet.teacher(config, source, guidance=config.guidance, starts=not config.distill)
-    model = teachers.embedding_noise_as(
-        teacher, imagenet.network(edm2_scm, config, remat=glue.remat(config.remat), **dropout)
-    )
+    model = teachers.built_as(teacher, imagenet.network(edm2_scm, config, remat=glue.remat(config.remat), **dropout))
     F = teachers.trigflow_network_of(teacher, model, config.sigma_data)
     path = scaled(trig, config.sigma_data)
     init = glue.weighted_initialiser(model, source)

@@ -127,4 +127,5 @@ def diffusion_of(config: ConfigDict, shape: tuple[int, ...]) -> teachers.Diffusi
         average=imagenet.power_name(config.sigma_rels[0]),
         guidable=config.label_dropout > 0,
         network=lambda params: params["network"],
+        built=teachers.built_of(model),
     )

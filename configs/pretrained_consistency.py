@@ -46,5 +46,5 @@ def consistency_model(config: ConfigDict) -> teachers.Diffusion:
         settings.call.sigma_data,
         "params",
         network=partial(pretrained_diffusion.students_params, config),
-        noise_embedding=pretrained_diffusion.own_embedding(config, model),
+        built=teachers.built_of(model),
     )

@@ -4,9 +4,9 @@ Not a run by itself: folders that `python -m models.pretrained` writes are runs 
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 import jax
 import numpy as np
@@ -74,7 +74,7 @@ def diffusion(config: ConfigDict) -> teachers.Diffusion:
         "params",
         guidable=config.family == "dit",
         network=partial(students_params, config),
-        noise_embedding=own_embedding(config, model),
+        built=teachers.built_of(model),
     )
 
 
@@ -107,9 +107,3 @@ def students_params(config: ConfigDict, params: Params) -> Params:
         return leaf.reshape(*leaf.shape[:-1], pixels, outputs)[..., :channels].reshape(*leaf.shape[:-1], -1)
 
     return {**network, last: jax.tree.map(first, network[last])}
-
-
-def own_embedding(config: ConfigDict, model: Any) -> Callable[[jax.Array], jax.Array] | None:
-    """Random frequencies, or sinusoids of another multiple of the noise level: in neither do our networks have them."""
-    own = config.family == "openai" or config.settings.network.get("frequencies") is not None
-    return cast(Callable[[jax.Array], jax.Array], model.noise_embedding) if own else None

@@ -18,7 +18,6 @@ from configs import glue
 from configs.forms import UNSAID, Form
 from losses import Path as NoisePath
 from losses.types import Net
-from models import ADMUNet, EDM2UNet, SongUNet
 from train.state import check_initial
 
 
@@ -35,7 +34,7 @@ class Diffusion(NamedTuple):
         guidable: whether it was trained with the null class too.
         network: parameters of the run -> those of its network, which is what `on_path` and students take.
         images: () -> the images it was trained on, where it can say; pairs of real images are made of them.
-        noise_embedding: of the network, if that is none that our configs build; a student takes it, too.
+        built: how its network is built where its weights do not say it, by `built_of`; a student is built so, too.
     """
 
     on_path: Callable[[train.Params, jax.Array | None, NoisePath], Net]
@@ -47,7 +46,7 @@ class Diffusion(NamedTuple):
     guidable: bool = False
     network: Callable[[train.Params], train.Params] = lambda params: params
     images: Callable[[], data.Source] | None = None
-    noise_embedding: Callable[[jax.Array], jax.Array] | None = None
+    built: Mapping[str, Any] = {}  # never changed
 
 
 class Flow(NamedTuple):
@@ -99,7 +98,7 @@ def teacher(
     """The diffusion model trained in a workdir, checked against the student it shall teach.
 
     Without a workdir the run can be built and looked at, and says what it lacks when it is to be trained. A student is
-    built as its teacher, by `embedding_noise_as` and `network_of` or `trigflow_network_of`, or it says the one `form`
+    built as its teacher, by `built_as` and `network_of` or `trigflow_network_of`, or it says the one `form`
     that it has. If it only `starts` from the weights there, the run may be of a consistency model, which has no
     denoiser to follow. In place of a workdir a config, such as configs/imagenet512_trigflow.py:XXL, names a teacher
     that is yet to be trained: the run can be planned for.
@@ -107,7 +106,7 @@ def teacher(
     Raises:
         FileNotFoundError: if there is no run, or it has no checkpoint, when the parameters are read.
         ValueError: if the run is not of a diffusion model, or of other data, or preconditioned otherwise, or
-            outputs or embeds what a student of one form does not, or guidance is asked of a model that never saw the
+            outputs what a student of one form does not, or guidance is asked of a model that never saw the
             null class.
     """
     if not workdir:
@@ -122,11 +121,10 @@ def teacher(
         num_classes=(diffusion.num_classes, num_classes),
         sigma_data=(sigma_data if diffusion.sigma_data is None else diffusion.sigma_data, sigma_data),
     )
-    if form is not None and (diffusion.form != form or diffusion.noise_embedding is not None):
-        how = "predicts" if diffusion.form != form else "embeds noise levels"
+    if form not in (None, diffusion.form):
         raise ValueError(
-            f"the network in {workdir} {how} otherwise than this run's, which cannot start from its weights; those of"
-            " the _cd, _ect, _ctm and _scm configs of CIFAR-10 and ImageNet can"
+            f"the network in {workdir} predicts otherwise than this run's, which cannot start from its weights;"
+            " those of the _cd, _ect, _ctm and _scm configs of CIFAR-10 and ImageNet can"
         )
     if guidance != 1 and not diffusion.guidable:
         raise ValueError(f"guidance {guidance} needs a teacher trained with label_dropout, {workdir} was not")
@@ -179,10 +177,14 @@ def trigflow_network_of(teacher: Teacher, model: glue.Backbone, sigma_data: floa
     return lambda *args, **options: teacher.diffusion.form.trigflow(glue.bind(model, *args, **options), sigma_data)
 
 
-def embedding_noise_as(teacher: Teacher, model: ADMUNet | EDM2UNet | SongUNet) -> Any:
-    """A student that embeds noise levels as its teacher does, of whose weights it starts."""
-    embedding = teacher.diffusion.noise_embedding
-    return model if embedding is None else model.clone(noise_embedding=embedding)
+def built_of(model: Any) -> dict[str, Any]:
+    """What decides, beside its weights, which function a network is: how it embeds noise levels, and its norms."""
+    return {name: getattr(model, name) for name in ("noise_embedding", "double_norm") if hasattr(model, name)}
+
+
+def built_as(teacher: Teacher, model: Any) -> Any:
+    """A student that is built as its teacher, of whose weights it starts."""
+    return model.clone(**teacher.diffusion.built)
 
 
 def start(teacher_run: str, teacher: Teacher) -> dict[str, Any]:

@@ -44,10 +44,8 @@ def test_distillation_takes_the_frequencies_of_its_teacher(tmp_path):
     theirs = {"noise_embedding": partial(fourier, frequencies=own)}
     folder, _ = student_checkpoint(tmp_path, config, ncsnpp, **theirs)
     facts: dict[str, Any] = {"shape": SHAPE, "num_classes": 0, "sigma_data": 0.5}
-    with pytest.raises(ValueError, match="embeds noise levels otherwise than this run's"):
-        teachers.teacher(str(folder), **facts, form=forms.EDM)
     teacher = teachers.teacher(str(folder), **facts)
-    model = teachers.embedding_noise_as(teacher, cifar10.unet(ncsnpp, config))
+    model = teachers.built_as(teacher, cifar10.unet(ncsnpp, config))
     assert model.noise_embedding.keywords["frequencies"] == own
 
     # Student and teacher are one function at first: bare outputs agree where the student's are those of its start.
@@ -143,7 +141,7 @@ def test_steps_alone_and_a_variance_beside_the_noise(tmp_path):
     folder, case, params = folder_of(tmp_path, "guided_diffusion")
     teacher = teachers.teacher(str(folder), shape=SHAPE, num_classes=5, sigma_data=0.5)
     student: Any = case.module
-    model = teachers.embedding_noise_as(teacher, student.clone(out_channels=0))
+    model = teachers.built_as(teacher, student.clone(out_channels=0))
     start, labels = teacher.params(), jnp.arange(3)
     shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), X, SIGMAS, labels))
     check_initial(start, shapes["params"])

@@ -79,7 +79,7 @@ def test_a_teacher_of_other_data_is_refused_with_both_values(runs):
 
 @pytest.mark.usefixtures("small_data")
 def test_a_teacher_of_another_network_is_refused_where_it_starts(runs):
-    config = small("cifar10_ect", teacher_run=str(runs("cifar10_edm", ncsnpp=True)))
+    config = small("cifar10_ect", teacher_run=str(runs("cifar10_edm", channels=16)))
     experiment = module("cifar10_ect").build(config)
     abstract = jax.eval_shape(lambda: experiment.init(jax.random.key(0)))
     assert experiment.initial is not None
