@@ -3,17 +3,23 @@ r"""Stable Diffusion's autoencoder from a folder of the diffusers library, as a 
     python main.py --config configs/diffusers_autoencoder.py --workdir runs/diffusers_autoencoder \
         --config.weights=sd-vae-ft-mse --config.path=IMAGES --config.size=256
     python main.py --workdir runs/diffusers_autoencoder --mode=encode --out=runs/latents
+    python main.py --config configs/diffusers_autoencoder.py:edm2 --workdir runs/edm2_autoencoder \
+        --config.weights=sd-vae-ft-mse --config.path=IMAGES --config.size=512
 
 Rombach et al. 2022. `weights` is `vae` in a pipeline, with config.json and safetensors; `path` is a folder of images,
 with or without a sub-folder for each class, or an npz file. The first command takes no step: it writes the weights
 where the second one and the students look for them, with --config.autoencoder_run=runs/diffusers_autoencoder. With
 --config.steps=N it tunes them to the images, without LPIPS and a discriminator.
 
+By :edm2 the latents are those of EDM2: the encoder sees images in [0, 1], and each channel is standardised to 0.5 by
+the numbers of EDM2's code. With --config.latent_std=0.5 alone, those of IMM: images in [-1, 1], and the numbers of the
+data themselves.
+
 Numbers: not run.
 """
 
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -30,16 +36,36 @@ from models.autoencoder import Autoencoder
 from models.pretrained.stable_autoencoder import read_autoencoder, read_network
 from train import Batch, Context, Experiment, Params, averages
 
+# What models see of latents, and the encoder of black.
+CONVENTIONS: dict[str, dict[str, Any]] = {
+    "stable": {"scale": 0.18215, "latent_std": 0.0, "channel_mean": (), "channel_std": (), "black": -1.0},
+    "edm2": {
+        "scale": 0.0,
+        "latent_std": 0.5,
+        "channel_mean": (5.81, 3.25, 0.12, -2.15),
+        "channel_std": (4.17, 4.62, 3.71, 3.28),
+        "black": 0.0,
+    },
+}
 
-def get_config() -> ConfigDict:
-    """The values of the run; any of them can be given on the command line."""
+
+def get_config(convention: str = "stable") -> ConfigDict:
+    """The values of the run; any of them can be given on the command line.
+
+    Raises:
+        ValueError: naming the conventions that there are.
+    """
+    if convention not in CONVENTIONS:
+        raise ValueError(f"convention is {convention!r}, there are {', '.join(CONVENTIONS)}")
     return ConfigDict(
         {
             "seed": 0,
             "weights": "",
             "path": "",
             "size": 0,  # pixels a side after a centre crop; 0 takes the files as they are
-            "scale": 0.18215,  # what models of the latents see them multiplied by
+            # Models see latents multiplied by scale, or, if there is a latent_std, standardised to it, by these numbers
+            # or by those of the data; the encoder sees images from black, -1 or 0, to 1.
+            **CONVENTIONS[convention],
             "steps": 0,
             "batch_size": 8,
             "kl_weight": 1e-6,
@@ -57,20 +83,42 @@ def network(config: ConfigDict) -> Autoencoder:
     return read_network(config.weights) if config.weights else Autoencoder()
 
 
+def scale_of(config: ConfigDict) -> data.ScaleOf:
+    """How models see its latents.
+
+    Raises:
+        ValueError: numbers of some channels and not of others.
+    """
+    if not config.latent_std:
+        return partial(data.multiplied, by=config.scale)
+    known = (tuple(config.channel_mean), tuple(config.channel_std))
+    if not any(known):
+        return partial(data.standardised, to=config.latent_std)
+    if len(known[0]) != len(known[1]):
+        raise ValueError(f"channel_mean={known[0]} and channel_std={known[1]} are of other numbers of channels")
+    return lambda mean, std: data.standardised(*known, to=config.latent_std)
+
+
 def autoencoder(config: ConfigDict) -> latents.Autoencoder:
     """What this run is to models of its latents."""
     model = network(config)
+    black = config.black
 
-    def apply(method: str, params: Params, inputs: jax.Array) -> Any:
-        return model.apply({"params": params}, inputs, method=method)
+    def encode(params: Params, images: jax.Array) -> Any:
+        seen = (images * (1.0 - black) + (1.0 + black)) / 2.0
+        return model.apply({"params": params}, seen, method="encode")
+
+    def decode(params: Params, z: jax.Array) -> jax.Array:
+        seen = cast(jax.Array, model.apply({"params": params}, z, method="decode"))
+        return (2.0 * seen - (1.0 + black)) / (1.0 - black)
 
     return latents.Autoencoder(
-        encode=partial(apply, "encode"),
-        decode=partial(apply, "decode"),
+        encode=encode,
+        decode=decode,
         encoder=lambda params: params["encoder"],
         images=partial(own_images.source, config),
         average="ema",
-        scale_of=partial(data.multiplied, by=config.scale),
+        scale_of=scale_of(config),
     )
 
 

@@ -9,7 +9,6 @@ from functools import partial
 from pathlib import Path as FilePath
 from typing import Any, TypeVar
 
-import jax
 import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
@@ -22,7 +21,7 @@ from models.edm2 import EDM2_SIZES
 from models.edm2_blocks import projected
 from train import Sampler, averages, restore_or_reconstruct, schedules
 
-SHAPE, LATENT_SHAPE, CLASSES = (64, 64, 3), (64, 64, 4), 1000
+SHAPE, CLASSES = (64, 64, 3), 1000
 DRAWN_CLASSES = 10  # of the grids during training
 
 Model = TypeVar("Model")
@@ -98,12 +97,6 @@ def _images(config: ConfigDict) -> data.Source:
     )
 
 
-def latents(config: ConfigDict) -> data.Source:
-    """ImageNet-512 in the latents of Stable Diffusion's autoencoder, of mean 0 and standard deviation 0.5."""
-    reason = "latents are not read yet; this run can be built and its network looked at"
-    return data.absent("imagenet512_latents", LATENT_SHAPE, CLASSES, reason)
-
-
 # ---- Network and optimizer -------------------------------------------------------------------------------------------
 
 
@@ -171,28 +164,25 @@ def teacher(
 def fields(
     config: ConfigDict, source: data.Source, samplers: tuple[Sampler, ...], *, average: str, flip: bool = False
 ) -> dict[str, Any]:
-    """The fields of an Experiment that the configs have in common; latents are trained on as they are, and not drawn.
+    """The fields of an Experiment that the configs on images have in common."""
+    return {
+        **shared_fields(config, samplers, average=average),
+        **glue.image_data(
+            source,
+            seed=config.seed,
+            batch_size=config.batch_size,
+            flip=flip,
+            num_processes=config.reading_processes,
+        ),
+    }
 
-    Samples are drawn and not judged: pixels say nothing at this size.
-    """
-    run_data = glue.image_data(
-        source,
-        seed=config.seed,
-        batch_size=config.batch_size,
-        flip=flip,
-        num_processes=config.reading_processes,
-    )
-    periodic: tuple[Any, ...] = ()
-    if source.shape[-1] == LATENT_SHAPE[-1]:
-        run_data["prepare"] = lambda key, batch: batch
-        latent = jax.ShapeDtypeStruct((config.batch_size, *source.shape), jnp.float32)
-        run_data["batch_like"] = {**run_data["batch_like"], "image": latent}
-    else:
-        every = config.checkpoint_every
-        periodic = (glue.grids_of_samples(samplers[0], every=every, average=average, num_classes=DRAWN_CLASSES),)
+
+def shared_fields(config: ConfigDict, samplers: tuple[Sampler, ...], *, average: str) -> dict[str, Any]:
+    """Those that do not say what is trained on. Samples are drawn and not judged: pixels say nothing at these sizes."""
+    every = config.checkpoint_every
     return {
         "samplers": samplers,
-        "periodic": periodic,
+        "periodic": (glue.grids_of_samples(samplers[0], every=every, average=average, num_classes=DRAWN_CLASSES),),
         "judge": partial(evaluation.judge, references=()),
         "judged_average": average,
         "judged_samples": config.judged_samples,
@@ -202,5 +192,4 @@ def fields(
         "averages_on_host": config.averages_on_host,
         "log_every": config.log_every,
         "checkpoint_every": config.checkpoint_every,
-        **run_data,
     }

@@ -1,16 +1,23 @@
 r"""TrigFlow diffusion on latents of ImageNet-512 (Lu & Song 2024): what sCM starts from and distils, in five sizes.
 
-    python main.py --config configs/imagenet512_trigflow.py --workdir runs/imagenet512_trigflow
-    python main.py --config configs/imagenet512_trigflow.py:XXL --workdir runs/imagenet512_trigflow_xxl
+    python main.py --config configs/imagenet512_trigflow.py --workdir runs/imagenet512_trigflow \
+        --config.latents=FOLDER --config.autoencoder_run=RUN
+    python main.py --config configs/imagenet512_trigflow.py:XXL --workdir runs/imagenet512_trigflow_xxl \
+        --config.latents=FOLDER --config.autoencoder_run=RUN
+
+Data: 512 x 512 images as 64 x 64 x 4 latents, standardised to 0.5, of the run of diffusers_autoencoder.py:edm2, written
+by `main.py --mode=encode`.
 
 Paper: FID-50k 2.29, 2.00, 1.87, 1.80, 1.73 in sizes S, M, L, XL, XXL at NFE 126, half of them for guidance of scale 1.4
-(S) or 1.2. Hardware: not said. Ours: not run; latents are not read yet, so the run can only be looked at. How the paper
+(S) or 1.2. Hardware: not said. Ours: not run. How the paper
 gets its unguided model is not known to us; here a tenth of the labels is dropped.
 """
 
+from functools import partial
+
 from ml_collections import ConfigDict
 
-from configs import imagenet, imagenet64_trigflow, teachers
+from configs import imagenet, imagenet64_trigflow, imagenet512, teachers
 from train import Experiment
 
 # The paper's table 4; the first of sigma_rels is the average that samples and students take.
@@ -25,7 +32,7 @@ SIZES = {
 
 def get_config(size: str = "S") -> ConfigDict:
     """The paper's values for a size."""
-    config = imagenet64_trigflow.get_config()
+    config = imagenet512.on_latents(imagenet64_trigflow.get_config())
     config.update(imagenet.preset(SIZES, size))
     guidance = 1.4 if size == "S" else 1.2
     config.update({"mean": -0.4, "std": 1.0, "reference_steps": 70_000, "label_dropout": 0.1, "guidance": guidance})
@@ -34,9 +41,10 @@ def get_config(size: str = "S") -> ConfigDict:
 
 def build(config: ConfigDict) -> Experiment:
     """The experiment of these values."""
-    return imagenet64_trigflow.experiment(config, imagenet.latents(config))
+    space = imagenet512.space(config)
+    return imagenet64_trigflow.experiment(config, space.source, partial(imagenet512.fields, config, space))
 
 
 def diffusion(config: ConfigDict) -> teachers.Diffusion:
     """What this run is to its students."""
-    return imagenet64_trigflow.diffusion_of(config, imagenet.LATENT_SHAPE)
+    return imagenet64_trigflow.diffusion_of(config, imagenet512.SHAPE)

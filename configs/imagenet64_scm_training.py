@@ -10,7 +10,9 @@ Ours: not run. There is no official code. Without teacher_run it starts at rando
 network is in float32, since its derivative is needed; the ramp of the learning rate is EDM2's (unverified).
 """
 
+from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import jax
 from ml_collections import ConfigDict
@@ -62,11 +64,12 @@ def get_config(size: str = "S") -> ConfigDict:
 
 def build(config: ConfigDict) -> Experiment:
     """The experiment of these values."""
-    return experiment(config, imagenet.images(config))
+    source = imagenet.images(config)
+    return experiment(config, source, partial(imagenet.fields, config, source))
 
 
-def experiment(config: ConfigDict, source: data.Source) -> Experiment:
-    """The same on any examples, images or latents."""
+def experiment(config: ConfigDict, source: data.Source, fields: Callable[..., dict[str, Any]]) -> Experiment:
+    """The same on any examples, images or latents, the rest of the experiment being `fields(samplers, average=)`."""
     dropout = {"dropout_resolutions": tuple(config.dropout_resolutions)}
     teacher = imagenet.teacher(config, source, guidance=config.guidance, starts=not config.distill)
     model = teachers.built_as(teacher, imagenet.network(edm2_scm, config, remat=glue.remat(config.remat), **dropout))
@@ -113,5 +116,5 @@ def experiment(config: ConfigDict, source: data.Source) -> Experiment:
         objective=objective,
         optimizer=imagenet.edm2_optimizer(config, eps=config.adam_eps),
         **imagenet.power_averages(config),
-        **imagenet.fields(config, source, samplers, average=imagenet.power_name(config.sigma_rels[0])),
+        **fields(samplers, average=imagenet.power_name(config.sigma_rels[0])),
     )

@@ -8,7 +8,9 @@ EDM2's with positional embedding of the angle and double normalisation; there is
 meets EDM2's blocks is our reading. The ramp of the learning rate is EDM2's (unverified).
 """
 
+from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import jax
 import numpy as np
@@ -61,11 +63,12 @@ def network(config: ConfigDict) -> EDM2UNet:
 
 def build(config: ConfigDict) -> Experiment:
     """The experiment of these values."""
-    return experiment(config, imagenet.images(config))
+    source = imagenet.images(config)
+    return experiment(config, source, partial(imagenet.fields, config, source))
 
 
-def experiment(config: ConfigDict, source: data.Source) -> Experiment:
-    """The same on any examples, images or latents."""
+def experiment(config: ConfigDict, source: data.Source, fields: Callable[..., dict[str, Any]]) -> Experiment:
+    """The same on any examples, images or latents, the rest of the experiment being `fields(samplers, average=)`."""
     model = network(config)
     path = scaled(trig, config.sigma_data)
 
@@ -101,7 +104,7 @@ def experiment(config: ConfigDict, source: data.Source) -> Experiment:
         objective=objective,
         optimizer=imagenet.edm2_optimizer(config, eps=config.adam_eps),
         **imagenet.power_averages(config),
-        **imagenet.fields(config, source, samplers, average=imagenet.power_name(config.sigma_rels[0])),
+        **fields(samplers, average=imagenet.power_name(config.sigma_rels[0])),
     )
 
 

@@ -1,7 +1,7 @@
 import pytest
 
 import data
-from configs import cifar10, flows, imagenet, imagenet256, latents_ilct, mnist_latents
+from configs import cifar10, flows, imagenet, imagenet256, imagenet512, latents_ilct, mnist_latents
 from tests.configs import made_up
 
 
@@ -25,8 +25,8 @@ def small_data(monkeypatch):
     for shared in (cifar10, imagenet):
         monkeypatch.setattr(shared, "SHAPE", made_up.SHAPE)
         monkeypatch.setattr(shared, "CLASSES", made_up.CLASSES)
-    monkeypatch.setattr(imagenet, "LATENT_SHAPE", made_up.LATENT_SHAPE)
-    monkeypatch.setattr(imagenet, "latents", lambda config: made_up.Latents())
+    monkeypatch.setattr(imagenet512, "SHAPE", made_up.LATENT_SHAPE)
+    monkeypatch.setattr(imagenet512, "space", lambda config: made_up.space(made_up.CLASSES))
     monkeypatch.setattr(mnist_latents, "space", lambda config: made_up.space(made_up.CLASSES))
     monkeypatch.setattr(imagenet256, "space", lambda config: made_up.space(made_up.CLASSES))
     monkeypatch.setattr(latents_ilct, "space_of", lambda config: made_up.space(0))

@@ -87,24 +87,16 @@ TEACHERS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-class Latents:
-    """Float examples, which no source of ours reads yet."""
-
-    name, shape, num_classes = "latents", LATENT_SHAPE, CLASSES
-
-    def __len__(self) -> int:
-        return 64
-
-    def __getitem__(self, index: int) -> Any:
-        image = 0.5 * np.random.default_rng(index).standard_normal(self.shape).astype(np.float32)
-        return {"image": image, "label": np.int32(index % self.num_classes)}
-
-
-class Moments(Latents):
+class Moments:
     """Latents with the width of their posterior, with or without labels."""
+
+    name, shape = "latents", LATENT_SHAPE
 
     def __init__(self, num_classes: int) -> None:
         self.num_classes = num_classes
+
+    def __len__(self) -> int:
+        return 64
 
     def __getitem__(self, index: int) -> Any:
         image = 0.5 * np.random.default_rng(index).standard_normal(self.shape).astype(np.float32)

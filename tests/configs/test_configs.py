@@ -33,6 +33,7 @@ JOINTS = (
     "adaptive_steps",
     "digits_rewards",
     "distances",
+    "forms",
     "feature_networks",
     "glue",
     "judging",
@@ -40,7 +41,7 @@ JOINTS = (
     "likelihoods",
     "teachers",
 )
-DATA = ("cifar10", "digits_students", "imagenet", "imagenet256", "mnist", "mnist_latents")
+DATA = ("cifar10", "digits_students", "imagenet", "imagenet256", "imagenet512", "mnist", "mnist_latents")
 SHARED = ("__init__", *METHODS, *JOINTS, *DATA, *CONVERTED)  # not runs
 NAMES = sorted(path.stem for path in CONFIGS.glob("*.py") if path.stem not in SHARED)
 STEPPED = [name for name in NAMES if not name.startswith("stable")]  # those take theirs in test_stable.py

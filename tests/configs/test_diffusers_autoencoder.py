@@ -56,6 +56,38 @@ def test_its_latents_are_those_of_the_folder_and_are_decoded_by_it(run, weights,
     np.testing.assert_allclose(decoded, expected, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.slow
+def test_edm2s_convention(weights, tmp_path):
+    """Images in [0, 1], channels by the numbers of its code, there and back."""
+    config = diffusers_autoencoder.get_config("edm2")
+    config.update({"weights": str(weights), "path": str(made_up.images_file(tmp_path))})
+    write_record(tmp_path / "run", Record("configs/diffusers_autoencoder.py", config.to_dict()))
+    fit(diffusers_autoencoder.build(config), tmp_path / "run")
+    latents.encode(tmp_path / "run", tmp_path / "latents", batch_size=64)
+    space = latents.space(str(tmp_path / "latents"), str(tmp_path / "run"), shape=(4, 4, 4), num_classes=10)
+
+    module, variables = read_autoencoder(weights)
+    image = jnp.asarray(made_up.images().image[:3]) / 255.0
+    mean, _ = module.apply(variables, image, method="encode")
+    z = (mean - jnp.array([5.81, 3.25, 0.12, -2.15])) * 0.5 / jnp.array([4.17, 4.62, 3.71, 3.28])
+    example: Any = space.source[1]
+    np.testing.assert_allclose(data.to_model_scale(jnp.asarray(example["image"]), space.scale), z[1], atol=1e-4)
+    expected = 2 * jnp.asarray(module.apply(variables, mean, method="decode")) - 1
+    np.testing.assert_allclose(space.decode(space.params, z), expected, rtol=1e-3, atol=1e-3)
+
+
+def test_a_convention_is_known_and_whole():
+    with pytest.raises(ValueError, match=r"convention is 'sd3', there are stable, edm2"):
+        diffusers_autoencoder.get_config("sd3")
+    config = diffusers_autoencoder.get_config("edm2")
+    config.channel_std = ()
+    with pytest.raises(ValueError, match=r"channel_mean=\(5\.81, .*\) and channel_std=\(\) are of other numbers"):
+        diffusers_autoencoder.scale_of(config)
+    config.channel_mean = ()
+    scale = diffusers_autoencoder.scale_of(config)((1.0, 2.0), (3.0, 4.0))
+    assert scale == data.standardised((1.0, 2.0), (3.0, 4.0), to=0.5)
+
+
 def test_without_weights_it_can_be_looked_at_and_not_be_run(tmp_path):
     config = diffusers_autoencoder.get_config()
     config.path = str(made_up.images_file(tmp_path))

@@ -120,22 +120,6 @@ def test_continuous_time_follows_a_teacher_of_every_form(kind, given, tmp_path):
     assert facts.scalars["gradient_norm"] > 0
 
 
-@pytest.mark.usefixtures("small_data")
-@pytest.mark.parametrize(
-    ("student", "teacher"), [("cifar10_ect", "cifar10_trigflow"), ("cifar10_scm_training", "cifar10_edm")]
-)
-def test_our_own_forms_are_told_apart(student, teacher, runs):
-    """One network, two meanings of its output and its time: with the wrong one a student would start as noise."""
-    folder = runs(teacher)
-    experiment = module(student).build(small(student, teacher_run=str(folder)))
-    sigma = LARGEST if "scm" in student else 80.0
-    taught = teachers.teacher(str(folder), shape=SHAPE, num_classes=0, sigma_data=0.5)
-    D = taught.diffusion.on_path(taught.params(), None, edm)
-    expected = D(sigma * initial(KEYS, SHAPE), jnp.full(len(KEYS), sigma))
-    found = jax.jit(experiment.samplers[0].sample)(experiment.initial(), KEYS, None)
-    np.testing.assert_allclose(found, expected, rtol=2e-3, atol=2e-3)
-
-
 def test_steps_alone_and_a_variance_beside_the_noise(tmp_path):
     """Guided diffusion: six outputs, of which a student has three, and levels that it knows alone."""
     folder, case, params = folder_of(tmp_path, "guided_diffusion")

@@ -12,6 +12,7 @@ import pytest
 
 from configs import glue, teachers
 from losses import cosine, edm, scaled, trig
+from samplers.noise import initial
 from tests.configs import made_up
 from tests.configs.made_up import module, small
 from train import restore_average
@@ -65,6 +66,31 @@ def test_a_teacher_is_one_denoiser_on_every_path(name, runs):
     for path, t in ((cosine, 2 / jnp.pi * jnp.arctan(sigma)), (scaled(trig, 0.5), jnp.arctan(sigma / 0.5))):
         alpha = path.alpha(t)[:, None, None, None]
         np.testing.assert_allclose(on_path(path)(alpha * x, t), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.usefixtures("small_data")
+@pytest.mark.parametrize(
+    ("student", "teacher"),
+    [
+        ("cifar10_ect", "cifar10_trigflow"),
+        ("cifar10_scm_training", "cifar10_edm"),
+        ("imagenet64_ect", "imagenet64_trigflow"),
+        ("imagenet64_scm_training", "imagenet64_edm2"),
+    ],
+)
+def test_what_networks_output_and_how_they_are_built_is_told_apart(student, teacher, runs):
+    """The weights fit and mean another function: other signs, times, embeddings and norms."""
+    folder = runs(teacher, bfloat16=False)
+    experiment = module(student).build(small(student, teacher_run=str(folder)))
+    sigma = 0.5 * np.tan(1.56455) if "scm" in student else 80.0
+    classes = made_up.CLASSES if "imagenet" in student else 0
+    taught = teachers.teacher(str(folder), shape=made_up.SHAPE, num_classes=classes, sigma_data=0.5)
+    keys, labels = jax.random.split(jax.random.key(0), 2), jnp.arange(2)
+    D = taught.diffusion.on_path(taught.params(), labels if classes else None, edm)
+    expected = D(sigma * initial(keys, made_up.SHAPE), jnp.full(2, sigma))
+    assert experiment.initial is not None
+    found = jax.jit(experiment.samplers[0].sample)(experiment.initial(), keys, labels)
+    np.testing.assert_allclose(found, expected, rtol=2e-3, atol=2e-3)
 
 
 @pytest.mark.usefixtures("small_data")
