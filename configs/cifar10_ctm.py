@@ -22,7 +22,7 @@ import optax
 from ml_collections import ConfigDict
 
 import data
-from configs import cifar10, ctm, distances, glue, teachers, trajectories
+from configs import cifar10, ctm, distances, glue, teachers, trained_models, trajectories
 from losses import edm, pairs, steps, times
 from losses.adversarial import hinge_generator
 from losses.types import FlowMap, Loss, PerExample
@@ -76,7 +76,7 @@ def trajectory(config: ConfigDict) -> ctm.Trained:
         "ema",
         student.form,
         network=lambda params: params["network"],
-        built=teachers.built_of(student.model),
+        built=trained_models.built_of(student.model),
     )
 
 

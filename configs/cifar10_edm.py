@@ -14,7 +14,7 @@ import jax
 import optax
 from ml_collections import ConfigDict
 
-from configs import cifar10, forms, glue, teachers
+from configs import cifar10, forms, glue, trained_models
 from losses import Path, conversions, denoising, edm, edm_weight, times
 from losses.types import Loss, Net
 from models import SongUNet, ddpmpp, ncsnpp, preconditioning
@@ -82,7 +82,7 @@ def build(config: ConfigDict) -> Experiment:
     )
 
 
-def diffusion(config: ConfigDict) -> teachers.Diffusion:
+def diffusion(config: ConfigDict) -> trained_models.Diffusion:
     """What this run is to its students."""
     model = network(config)
 
@@ -91,7 +91,7 @@ def diffusion(config: ConfigDict) -> teachers.Diffusion:
         return conversions.edm_on_path(denoiser, path)
 
     images = cifar10.source(config)
-    return teachers.Diffusion(
+    return trained_models.Diffusion(
         on_path,
         forms.EDM,
         images.shape,
@@ -99,5 +99,5 @@ def diffusion(config: ConfigDict) -> teachers.Diffusion:
         config.sigma_data,
         "ema",
         images=lambda: images,
-        built=teachers.built_of(model),
+        built=trained_models.built_of(model),
     )

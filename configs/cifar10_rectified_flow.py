@@ -14,7 +14,7 @@ import jax
 import optax
 from ml_collections import ConfigDict
 
-from configs import adaptive_steps, cifar10, glue, teachers
+from configs import adaptive_steps, cifar10, glue, trained_models
 from losses import linear, rectified_flow
 from losses.types import Loss, Net
 from models import ddpmpp, preconditioning
@@ -71,14 +71,16 @@ def build(config: ConfigDict) -> Experiment:
     )
 
 
-def flow(config: ConfigDict) -> teachers.Flow:
+def flow(config: ConfigDict) -> trained_models.Flow:
     """What this run is to those that go on from it."""
     images = cifar10.source(config)
     model = cifar10.unet(ddpmpp, config)
-    return teachers.Flow(
+    return trained_models.Flow(
         velocity=lambda params, labels: preconditioning.velocity(glue.bind(model, params, labels), config.time_scale),
+        velocity_of=partial(preconditioning.velocity, time_scale=config.time_scale),
         shape=images.shape,
         num_classes=cifar10.classes(config),
         average="ema",
         images=lambda: images,
+        built=trained_models.built_of(model),
     )

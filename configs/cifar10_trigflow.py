@@ -14,7 +14,7 @@ import numpy as np
 import optax
 from ml_collections import ConfigDict
 
-from configs import cifar10, forms, glue, teachers
+from configs import cifar10, forms, glue, trained_models
 from losses import Path, adaptive, conversions, denoising, scaled, times, trig, v_weight
 from losses.types import Loss, Net
 from models import SongUNet, ddpmpp, preconditioning
@@ -87,7 +87,7 @@ def build(config: ConfigDict) -> Experiment:
     )
 
 
-def diffusion(config: ConfigDict) -> teachers.Diffusion:
+def diffusion(config: ConfigDict) -> trained_models.Diffusion:
     """What this run is to its students."""
     model = network(config)
 
@@ -96,7 +96,7 @@ def diffusion(config: ConfigDict) -> teachers.Diffusion:
         return conversions.trigflow_on_path(denoiser, path, sigma_data=config.sigma_data)
 
     shape, classes = cifar10.source(config).shape, cifar10.classes(config)
-    return teachers.Diffusion(
+    return trained_models.Diffusion(
         on_path,
         forms.TRIGFLOW,
         shape,
@@ -104,5 +104,5 @@ def diffusion(config: ConfigDict) -> teachers.Diffusion:
         config.sigma_data,
         average="ema",
         network=lambda params: params["network"],
-        built=teachers.built_of(model),
+        built=trained_models.built_of(model),
     )

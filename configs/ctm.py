@@ -137,7 +137,7 @@ class Trained(NamedTuple):
         average: the weights to take.
         form: what its network outputs.
         network: parameters of the run -> those of its network.
-        built: how its network is built where its weights do not say it, by `teachers.built_of`.
+        built: how its network is built where its weights do not say it, by `trained_models.built_of`.
     """
 
     shape: tuple[int, ...]

@@ -17,9 +17,10 @@ from ml_collections import ConfigDict
 import data
 import eval as evaluation
 import train
-from configs import digits, flow_maps, glue, teachers
+from configs import digits, flow_maps, glue, teachers, trained_models
 from losses import align_eulerian, align_lagrangian, curricula, pairs, tangents
 from losses.types import Loss
+from models import preconditioning
 from train import Batch, Context, Experiment, Params
 
 
@@ -84,7 +85,7 @@ def build(config: ConfigDict) -> Experiment:
     )
 
 
-def teacher_of(config: ConfigDict, source: data.Source) -> teachers.Flow:
+def teacher_of(config: ConfigDict, source: data.Source) -> trained_models.Flow:
     """What the run in config.teacher_run says of its flow, checked; that of digits_rectified_flow.py without a run.
 
     Raises:
@@ -92,12 +93,12 @@ def teacher_of(config: ConfigDict, source: data.Source) -> teachers.Flow:
         ValueError: if the run is not of a flow, or of other data.
     """
     if not config.teacher_run:
-        return teachers.Flow(_no_flow, source.shape, source.num_classes, average="")
+        return trained_models.Flow(_no_flow, preconditioning.velocity, source.shape, source.num_classes, average="")
     config_file, values = evaluation.read_run(config.teacher_run)
     module = evaluation.load_module(config_file)
     if not hasattr(module, "flow"):
         raise ValueError(f"the run in {config.teacher_run} is of {config_file.name}, which does not train a flow")
-    flow: teachers.Flow = module.flow(values)
+    flow: trained_models.Flow = module.flow(values)
     teachers.check_alike(
         f"the teacher in {config.teacher_run}",
         shape=(tuple(flow.shape), tuple(source.shape)),

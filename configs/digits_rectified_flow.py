@@ -12,7 +12,7 @@ import jax
 from ml_collections import ConfigDict
 
 import data
-from configs import digits, digits_students, glue, teachers
+from configs import digits, digits_students, glue, trained_models
 from losses import independent, linear, rectified_flow
 from losses.types import Coupling, Loss
 from models import preconditioning
@@ -54,12 +54,13 @@ def experiment(config: ConfigDict, coupling_of: Callable[[jax.Array], Coupling])
     )
 
 
-def flow(config: ConfigDict) -> teachers.Flow:
+def flow(config: ConfigDict) -> trained_models.Flow:
     """What this run is to those that go on from it."""
     source = data.digits()
     model = digits.network(config, source)
-    return teachers.Flow(
+    return trained_models.Flow(
         velocity=lambda params, labels: preconditioning.velocity(glue.bind(model, params, labels)),
+        velocity_of=preconditioning.velocity,
         shape=source.shape,
         num_classes=source.num_classes,
         average=f"power_{config.sigma_rels[0]:.2f}",

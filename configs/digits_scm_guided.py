@@ -10,17 +10,12 @@ network is given too: what the paper does on ImageNet-512. One network then samp
 
 import itertools
 import math
-from functools import partial
 
-import jax
 from ml_collections import ConfigDict
 
 import data
-from configs import digits, digits_scm, digits_students, glue, teachers
-from losses import continuous_consistency, conversions, curricula, scaled, tangents, times, trig
-from losses.types import Loss, Net
-from models import preconditioning
-from train import Batch, Context, Experiment, Params
+from configs import digits, digits_scm, digits_students, guided_scm
+from train import Experiment
 
 
 def get_config() -> ConfigDict:
@@ -34,48 +29,14 @@ def get_config() -> ConfigDict:
 def build(config: ConfigDict) -> Experiment:
     """The experiment of these values."""
     source = data.digits()
-    low, high = config.guidance_range
-    teacher = digits_students.teacher(config, source, guidance=high)
-    model = digits.network(config, source).clone(guided=True)
-    path = scaled(trig, config.sigma_data)
-    init = glue.weighted_initialiser(model, source)
-
-    def initial() -> Params:
-        start = init(jax.random.key(config.seed))
-        return {**start, "network": teachers.extended_start(model, source, start["network"], teacher.params())}
-
-    def velocity(frozen: Params, labels: jax.Array, w: jax.Array) -> Net:
-        return conversions.denoiser_to_velocity(path, teachers.guided(teacher, frozen, labels, path, scale=w))
-
-    def objective(params: Params, batch: Batch, key: jax.Array, context: Context) -> Loss:
-        key_loss, key_w = jax.random.split(key)
-        labels = batch["label"]
-        w = jax.random.uniform(key_w, labels.shape, minval=low, maxval=high)
-        warmup_steps = max(int(config.steps * config.warmup_share), 1)
-        return continuous_consistency(
-            glue.bind(model, params["network"], labels, w=w),
-            batch["image"],
-            key_loss,
-            times=partial(times.trig_lognormal, mean=config.mean, std=config.std, sigma_data=config.sigma_data),
-            velocity=velocity(context.frozen, labels, w),
-            warmup=curricula.tangent_warmup(context.step, steps=warmup_steps),
-            tangent=partial(tangents.normalised, c=config.tangent_c),
-            log_weight=glue.log_weight(params),
-            sigma_data=config.sigma_data,
-        )
-
-    def f(w: float) -> glue.NetOf:
-        return lambda params, labels: preconditioning.trigflow(
-            glue.bind(model, params["network"], labels, w=w), config.sigma_data
-        )
-
+    _, high = config.guidance_range
     angles = tuple(tuple(math.atan(sigma / config.sigma_data) for sigma in grid) for grid in config.grids)
-    sampled_at = itertools.product(angles, config.sampled_guidance)
-    samplers = glue.guided_consistency_samplers(f, source.shape, sampled_at, path=path)
-    return Experiment(
-        init=init,
-        initial=initial if config.teacher_run else None,
-        frozen=teacher.params,
-        objective=objective,
-        **digits.fields(config, source, samplers),
+    learned, samplers = guided_scm.distillation(
+        config,
+        digits.network(config, source).clone(guided=True),
+        guided_scm.Guided(digits_students.teacher(config, source, guidance=high)),
+        source,
+        itertools.product(angles, config.sampled_guidance),
+        warmup_steps=max(int(config.steps * config.warmup_share), 1),
     )
+    return Experiment(**learned, **digits.fields(config, source, samplers))

@@ -12,7 +12,7 @@ import jax
 from ml_collections import ConfigDict
 
 import data
-from configs import digits, digits_students, forms, glue, teachers
+from configs import digits, digits_students, forms, glue, trained_models
 from losses import denoising, edm, edm_weight, times
 from losses.types import Loss
 from samplers import ddim, grids
@@ -75,15 +75,15 @@ def experiment(config: ConfigDict, source: data.Source, fields: digits.Fields) -
     )
 
 
-def diffusion(config: ConfigDict) -> teachers.Diffusion:
+def diffusion(config: ConfigDict) -> trained_models.Diffusion:
     """What this run is to its students."""
     return diffusion_of(config, data.digits())
 
 
-def diffusion_of(config: ConfigDict, source: data.Source) -> teachers.Diffusion:
+def diffusion_of(config: ConfigDict, source: data.Source) -> trained_models.Diffusion:
     """The same on any images."""
     model = digits.network(config, source)
-    return teachers.Diffusion(
+    return trained_models.Diffusion(
         on_path=lambda params, labels, path: digits_students.on_path(model, config, path)(params, labels),
         form=forms.TRIGFLOW,
         shape=source.shape,

@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 import data
 import eval as evaluation
 import train
-from configs import glue, latents, teachers
+from configs import glue, latents, teachers, trained_models
 from losses import Path as NoisePath
 from losses import conversions, edm, interpolate, linear
 from losses.types import Net
@@ -53,7 +53,7 @@ class Ode(NamedTuple):
         times: number of solver steps -> their descending times; noise is sigma(times[0]) z.
         solver_steps: how many there are by default.
         end: time at which real images are taken up, with as much noise as the path has there.
-        shape, num_classes, average, network, images: as a `teachers.Diffusion` says them.
+        shape, num_classes, average, network, images: as a `trained_models.Diffusion` says them.
     """
 
     velocity: glue.NetOf
@@ -81,11 +81,11 @@ def read(workdir: str | Path) -> Ode:
     config_file, config = evaluation.read_run(workdir)
     module = evaluation.load_module(config_file)
     if hasattr(module, "flow"):
-        flow: teachers.Flow = module.flow(config)
+        flow: trained_models.Flow = module.flow(config)
         whole = (flow.shape, flow.num_classes, flow.average, flow.network, flow.images)
         return Ode(flow.velocity, linear, grids.linear, 32, 1e-3, *whole)
     if hasattr(module, "diffusion"):
-        diffusion: teachers.Diffusion = module.diffusion(config)
+        diffusion: trained_models.Diffusion = module.diffusion(config)
 
         def velocity(params: train.Params, labels: jax.Array | None) -> Net:
             return conversions.denoiser_to_velocity(edm, diffusion.on_path(params, labels, edm))
@@ -110,7 +110,7 @@ def start(config: ConfigDict, model: glue.Backbone, source: data.Source) -> dict
     module = evaluation.load_module(config_file)
     if not hasattr(module, "flow"):
         raise ValueError(f"the run in {config.teacher_run} is of {config_file.name}, which does not train a flow")
-    flow: teachers.Flow = module.flow(theirs)
+    flow: trained_models.Flow = module.flow(theirs)
     values = theirs if flow.values is None else flow.values
     pairs = [(name, values.get(name, usual), config.get(name, usual)) for name, usual in NETWORK.items()]
     pairs += [("shape", tuple(flow.shape), tuple(source.shape))]

@@ -26,7 +26,7 @@ import numpy as np
 import optax
 from ml_collections import ConfigDict
 
-from configs import adaptive_steps, flows, glue, imagenet256
+from configs import adaptive_steps, flows, glue, imagenet256, trained_models
 from losses import linear, rectified_flow
 from losses.types import Loss, Net
 from models import DiT, dit, preconditioning
@@ -142,4 +142,19 @@ def build(config: ConfigDict) -> Experiment:
         optimizer=optax.adam(config.learning_rate),
         averages={"ema": partial(averages.constant, decay=config.average_decay)},
         **imagenet256.fields(config, space, samplers, drawn=1),
+    )
+
+
+def flow(config: ConfigDict) -> trained_models.Flow:
+    """What this run is to those that go on from it."""
+    source = imagenet256.space(config).source
+    model = network(config, source.num_classes)
+    return trained_models.Flow(
+        velocity=lambda params, labels: preconditioning.velocity(glue.bind(model, params, labels)),
+        velocity_of=preconditioning.velocity,
+        shape=source.shape,
+        num_classes=source.num_classes,
+        average="ema",
+        guidable=config.label_dropout > 0,
+        built=trained_models.built_of(model),
     )

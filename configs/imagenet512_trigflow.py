@@ -17,7 +17,7 @@ from functools import partial
 
 from ml_collections import ConfigDict
 
-from configs import imagenet, imagenet64_trigflow, imagenet512, teachers
+from configs import imagenet, imagenet64_trigflow, imagenet512, trained_models
 from train import Experiment
 
 # The paper's table 4; the first of sigma_rels is the average that samples and students take.
@@ -45,6 +45,6 @@ def build(config: ConfigDict) -> Experiment:
     return imagenet64_trigflow.experiment(config, space.source, partial(imagenet512.fields, config, space))
 
 
-def diffusion(config: ConfigDict) -> teachers.Diffusion:
+def diffusion(config: ConfigDict) -> trained_models.Diffusion:
     """What this run is to its students."""
     return imagenet64_trigflow.diffusion_of(config, imagenet512.SHAPE)

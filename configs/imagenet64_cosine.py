@@ -21,7 +21,7 @@ import numpy as np
 import optax
 from ml_collections import ConfigDict
 
-from configs import forms, glue, imagenet, teachers
+from configs import forms, glue, imagenet, trained_models
 from losses import Path, conversions, cosine, denoising, times, v_weight
 from losses.types import Loss, Net
 from models import preconditioning
@@ -138,9 +138,9 @@ def build(config: ConfigDict) -> Experiment:
     )
 
 
-def diffusion(config: ConfigDict) -> teachers.Diffusion:
+def diffusion(config: ConfigDict) -> trained_models.Diffusion:
     """What this run is to its students."""
-    return teachers.Diffusion(
+    return trained_models.Diffusion(
         on_path=lambda params, labels, path: on_path(config, path)(params, labels),
         form=forms.TRIGFLOW,
         shape=imagenet.SHAPE,

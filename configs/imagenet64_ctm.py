@@ -21,7 +21,7 @@ import optax
 from ml_collections import ConfigDict
 
 import data
-from configs import ctm, distances, glue, imagenet, teachers
+from configs import ctm, distances, glue, imagenet, teachers, trained_models
 from losses import edm, pairs, times
 from losses.types import FlowMap, Loss
 from models import vgg
@@ -68,7 +68,7 @@ def trajectory(config: ConfigDict) -> ctm.Trained:
         config.sigma_data,
         "ema",
         student.form,
-        built=teachers.built_of(student.model),
+        built=trained_models.built_of(student.model),
     )
 
 

@@ -14,7 +14,7 @@ import jax
 import optax
 from ml_collections import ConfigDict
 
-from configs import forms, glue, imagenet, teachers
+from configs import forms, glue, imagenet, trained_models
 from losses import Path, conversions, denoising, edm, edm_weight, times
 from losses.types import Loss, Net
 from models import preconditioning
@@ -90,7 +90,7 @@ def build(config: ConfigDict) -> Experiment:
     )
 
 
-def diffusion(config: ConfigDict) -> teachers.Diffusion:
+def diffusion(config: ConfigDict) -> trained_models.Diffusion:
     """What this run is to its students."""
     model = network(config)
 
@@ -98,6 +98,12 @@ def diffusion(config: ConfigDict) -> teachers.Diffusion:
         denoiser = preconditioning.edm(glue.bind(model, params, labels), config.sigma_data)
         return conversions.edm_on_path(denoiser, path)
 
-    return teachers.Diffusion(
-        on_path, forms.EDM, imagenet.SHAPE, imagenet.CLASSES, config.sigma_data, "ema", built=teachers.built_of(model)
+    return trained_models.Diffusion(
+        on_path,
+        forms.EDM,
+        imagenet.SHAPE,
+        imagenet.CLASSES,
+        config.sigma_data,
+        "ema",
+        built=trained_models.built_of(model),
     )

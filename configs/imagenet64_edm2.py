@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from configs import forms, glue, imagenet, teachers
+from configs import forms, glue, imagenet, trained_models
 from losses import Path, adaptive, conversions, denoising, edm, edm_weight, times
 from losses.types import Loss, Net
 from models import preconditioning
@@ -91,7 +91,7 @@ def build(config: ConfigDict) -> Experiment:
     )
 
 
-def diffusion(config: ConfigDict) -> teachers.Diffusion:
+def diffusion(config: ConfigDict) -> trained_models.Diffusion:
     """What this run is to its students."""
     model = network(config)
 
@@ -100,7 +100,7 @@ def diffusion(config: ConfigDict) -> teachers.Diffusion:
         return conversions.edm_on_path(denoiser, path)
 
     average = imagenet.power_name(config.sigma_rels[0])
-    return teachers.Diffusion(
+    return trained_models.Diffusion(
         on_path,
         forms.EDM,
         imagenet.SHAPE,
@@ -108,5 +108,5 @@ def diffusion(config: ConfigDict) -> teachers.Diffusion:
         config.sigma_data,
         average,
         network=lambda params: params["network"],
-        built=teachers.built_of(model),
+        built=trained_models.built_of(model),
     )

@@ -17,7 +17,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 import data
-from configs import forms, glue, imagenet, teachers
+from configs import forms, glue, imagenet, trained_models
 from losses import Path, adaptive, conversions, denoising, scaled, times, trig, v_weight
 from losses.types import Loss, Net
 from models import preconditioning
@@ -108,12 +108,12 @@ def experiment(config: ConfigDict, source: data.Source, fields: Callable[..., di
     )
 
 
-def diffusion(config: ConfigDict) -> teachers.Diffusion:
+def diffusion(config: ConfigDict) -> trained_models.Diffusion:
     """What this run is to its students."""
     return diffusion_of(config, imagenet.SHAPE)
 
 
-def diffusion_of(config: ConfigDict, shape: tuple[int, ...]) -> teachers.Diffusion:
+def diffusion_of(config: ConfigDict, shape: tuple[int, ...]) -> trained_models.Diffusion:
     """The same on examples of any shape, images or latents."""
     model = network(config)
 
@@ -121,7 +121,7 @@ def diffusion_of(config: ConfigDict, shape: tuple[int, ...]) -> teachers.Diffusi
         denoiser = preconditioning.trigflow(glue.bind(model, params, labels), config.sigma_data)
         return conversions.trigflow_on_path(denoiser, path, sigma_data=config.sigma_data)
 
-    return teachers.Diffusion(
+    return trained_models.Diffusion(
         on_path,
         forms.TRIGFLOW,
         shape,
@@ -130,5 +130,5 @@ def diffusion_of(config: ConfigDict, shape: tuple[int, ...]) -> teachers.Diffusi
         average=imagenet.power_name(config.sigma_rels[0]),
         guidable=config.label_dropout > 0,
         network=lambda params: params["network"],
-        built=teachers.built_of(model),
+        built=trained_models.built_of(model),
     )

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 import data
-from configs import digits, digits_students, digits_teacher, glue, mnist_latents, teachers
+from configs import digits, digits_students, digits_teacher, glue, mnist_latents, trained_models
 from losses import denoising, paths, snr_weight, times
 from losses.types import Loss
 from samplers import ddim, grids
@@ -74,6 +74,6 @@ def experiment(config: ConfigDict, source: data.Source, fields: digits.Fields) -
     return Experiment(init=glue.initialiser(model, source), objective=objective, **fields(config, source, samplers))
 
 
-def diffusion(config: ConfigDict) -> teachers.Diffusion:
+def diffusion(config: ConfigDict) -> trained_models.Diffusion:
     """What this run is to its students."""
     return digits_teacher.diffusion_of(config, mnist_latents.space(config).source)

@@ -7,7 +7,7 @@ The method of `digits_teacher` at 28 pixels.
 
 from ml_collections import ConfigDict
 
-from configs import digits_teacher, mnist, teachers
+from configs import digits_teacher, mnist, trained_models
 from train import Experiment
 
 
@@ -21,6 +21,6 @@ def build(config: ConfigDict) -> Experiment:
     return digits_teacher.experiment(config, mnist.source(config), mnist.fields)
 
 
-def diffusion(config: ConfigDict) -> teachers.Diffusion:
+def diffusion(config: ConfigDict) -> trained_models.Diffusion:
     """What this run is to its students."""
     return digits_teacher.diffusion_of(config, mnist.source(config))

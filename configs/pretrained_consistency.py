@@ -8,7 +8,7 @@ from functools import partial
 import jax
 from ml_collections import ConfigDict
 
-from configs import forms, glue, pretrained, pretrained_diffusion, teachers
+from configs import forms, glue, pretrained, pretrained_diffusion, trained_models
 from losses import Path, conversions, edm
 from losses.types import Net
 from models.pretrained import calls
@@ -29,7 +29,7 @@ def build(config: ConfigDict) -> pretrained.Published:
     return pretrained.published(config, samplers)
 
 
-def consistency_model(config: ConfigDict) -> teachers.Diffusion:
+def consistency_model(config: ConfigDict) -> trained_models.Diffusion:
     """What this network is to runs that start from it, its consistency function in the place of a denoiser."""
     settings = config.settings
     model = pretrained_diffusion.students_network(config)
@@ -38,7 +38,7 @@ def consistency_model(config: ConfigDict) -> teachers.Diffusion:
         F = glue.bind(model, params, labels)
         return conversions.edm_on_path(calls.consistency_function(settings.call.to_dict(), F), path)
 
-    return teachers.Diffusion(
+    return trained_models.Diffusion(
         on_path,
         forms.EDM,
         settings.shape,
@@ -46,5 +46,5 @@ def consistency_model(config: ConfigDict) -> teachers.Diffusion:
         settings.call.sigma_data,
         "params",
         network=partial(pretrained_diffusion.students_params, config),
-        built=teachers.built_of(model),
+        built=trained_models.built_of(model),
     )

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from configs import forms, glue, pretrained, teachers
+from configs import forms, glue, pretrained, trained_models
 from losses import Path, conversions, edm
 from losses.types import Net
 from models.pretrained import calls
@@ -57,7 +57,7 @@ def times_of(config: ConfigDict) -> np.ndarray:
     return levels[np.unique(nearest)][::-1]
 
 
-def diffusion(config: ConfigDict) -> teachers.Diffusion:
+def diffusion(config: ConfigDict) -> trained_models.Diffusion:
     """What this network is to students."""
     settings, call = config.settings, config.settings.call.to_dict()
     model = students_network(config)
@@ -65,7 +65,7 @@ def diffusion(config: ConfigDict) -> teachers.Diffusion:
     def on_path(params: Params, labels: jax.Array | None, path: Path) -> Net:
         return conversions.edm_on_path(calls.denoiser(call, glue.bind(model, params, labels)), path)
 
-    return teachers.Diffusion(
+    return trained_models.Diffusion(
         on_path,
         form_of(call),
         settings.shape,
@@ -74,7 +74,7 @@ def diffusion(config: ConfigDict) -> teachers.Diffusion:
         "params",
         guidable=config.family == "dit",
         network=partial(students_params, config),
-        built=teachers.built_of(model),
+        built=trained_models.built_of(model),
     )
 
 

@@ -8,7 +8,7 @@ from functools import partial
 import jax
 from ml_collections import ConfigDict
 
-from configs import glue, pretrained, teachers
+from configs import glue, pretrained, trained_models
 from losses import linear
 from losses.types import Net
 from models import preconditioning
@@ -39,7 +39,7 @@ def velocity(config: ConfigDict, params: Params, labels: jax.Array | None) -> Ne
     return calls.velocity(config.settings.call.to_dict(), glue.bind(pretrained.network(config), params, labels))
 
 
-def flow(config: ConfigDict) -> teachers.Flow:
+def flow(config: ConfigDict) -> trained_models.Flow:
     """What this network is to those that go on from it: one whose output is v(x, t) itself, with t = 1 at noise."""
     settings = config.settings
     model = pretrained.network(config).clone(out_channels=0)
@@ -47,11 +47,14 @@ def flow(config: ConfigDict) -> teachers.Flow:
     def v(params: Params, labels: jax.Array | None) -> Net:
         return preconditioning.velocity(glue.bind(model, params, labels))
 
-    return teachers.Flow(
+    return trained_models.Flow(
         v,
+        preconditioning.velocity,
         settings.shape,
         settings.num_classes,
         "params",
         network=partial(plain_velocity, settings.to_dict()),
         values={**settings.network.to_dict(), "time_scale": 1.0, "double_norm": False},
+        guidable=settings.num_classes > 0,
+        built=trained_models.built_of(model),
     )

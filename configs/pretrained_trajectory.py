@@ -8,7 +8,7 @@ from functools import partial
 import jax
 from ml_collections import ConfigDict
 
-from configs import ctm, glue, pretrained, pretrained_diffusion, teachers
+from configs import ctm, glue, pretrained, pretrained_diffusion, trained_models
 from losses.types import FlowMap
 from models.pretrained import calls
 from train import Params
@@ -39,5 +39,5 @@ def trajectory(config: ConfigDict) -> ctm.Trained:
         settings.call.sigma_data,
         "params",
         network=partial(pretrained_diffusion.students_params, config),
-        built=teachers.built_of(model),
+        built=trained_models.built_of(model),
     )

@@ -3,7 +3,7 @@
 A student gives a workdir; the run in it is rebuilt from its own config and checked before anything is read.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple, cast
@@ -14,61 +14,12 @@ from ml_collections import ConfigDict
 import data
 import eval as evaluation
 import train
-from configs import glue
+from configs import glue, trained_models
 from configs.forms import UNSAID, Form
+from configs.trained_models import Diffusion
 from losses import Path as NoisePath
 from losses.types import Net
 from train.state import check_initial
-
-
-class Diffusion(NamedTuple):
-    """What a config that trains a diffusion model says to those that distil or tune it, by its `diffusion(config)`.
-
-    Attributes:
-        on_path: (params, labels, path) -> its denoiser read on that path.
-        form: what its network outputs, which a student takes with its weights.
-        shape: of its examples.
-        num_classes: 0 if it is unconditional.
-        sigma_data: standard deviation its preconditioning assumes; None if that is whatever a student assumes.
-        average: the weights to take.
-        guidable: whether it was trained with the null class too.
-        network: parameters of the run -> those of its network, which is what `on_path` and students take.
-        images: () -> the images it was trained on, where it can say; pairs of real images are made of them.
-        built: how its network is built where its weights do not say it, by `built_of`; a student is built so, too.
-    """
-
-    on_path: Callable[[train.Params, jax.Array | None, NoisePath], Net]
-    form: Form
-    shape: tuple[int, ...]
-    num_classes: int
-    sigma_data: float | None
-    average: str
-    guidable: bool = False
-    network: Callable[[train.Params], train.Params] = lambda params: params
-    images: Callable[[], data.Source] | None = None
-    built: Mapping[str, Any] = {}  # never changed
-
-
-class Flow(NamedTuple):
-    """What a config that trains a velocity on the straight path says to those that go on from it, by `flow(config)`.
-
-    Attributes:
-        velocity: (network's params, labels) -> v(x_t, t) on `losses.linear`, t = 1 noise.
-        shape: of its examples.
-        num_classes: 0 if it is unconditional.
-        average: the weights to take.
-        images: () -> the images it was trained on, where it can say; pairs of real images are made of them.
-        network: parameters of the run -> those of its network, which is what `velocity` and students take.
-        values: what its network is built with, if its config does not say it under our names.
-    """
-
-    velocity: glue.NetOf
-    shape: tuple[int, ...]
-    num_classes: int
-    average: str
-    images: Callable[[], data.Source] | None = None
-    network: Callable[[train.Params], train.Params] = lambda params: params
-    values: Mapping[str, Any] | None = None
 
 
 class Teacher(NamedTuple):
@@ -157,8 +108,10 @@ def _said(module: ModuleType, config: ConfigDict, workdir: str, *, starts: bool)
     name = Path(str(module.__file__)).name
     if hasattr(module, "diffusion"):
         return cast(Diffusion, module.diffusion(config))
+    if hasattr(module, "flow"):
+        return trained_models.of_flow(module.flow(config))
     if not hasattr(module, "consistency_model"):
-        raise ValueError(f"the run in {workdir} is of {name}, which does not train a diffusion model")
+        raise ValueError(f"the run in {workdir} is of {name}, which does not train a diffusion model or a flow")
     if not starts:
         raise ValueError(
             f"the network in {workdir} is a consistency model: it jumps to data and has no denoiser that a student"
@@ -175,11 +128,6 @@ def network_of(teacher: Teacher, model: glue.Backbone, sigma_data: float) -> Cal
 def trigflow_network_of(teacher: Teacher, model: glue.Backbone, sigma_data: float) -> Callable[..., Net]:
     """The same as the F that TrigFlow's takes."""
     return lambda *args, **options: teacher.diffusion.form.trigflow(glue.bind(model, *args, **options), sigma_data)
-
-
-def built_of(model: Any) -> dict[str, Any]:
-    """What decides, beside its weights, which function a network is: how it embeds noise levels, and its norms."""
-    return {name: getattr(model, name) for name in ("noise_embedding", "double_norm") if hasattr(model, name)}
 
 
 def built_as(teacher: Teacher, model: Any) -> Any:

@@ -83,6 +83,18 @@ def trigflow_on_path(net: Net, path: Path, *, sigma_data: float) -> Net:
     return on_path
 
 
+def linear_velocity_to_denoiser(v: Net, path: Path) -> Net:
+    """The denoiser on a path of a velocity on `linear`, at its time sigma / (alpha + sigma); regular everywhere."""
+
+    def D(x_t: Batch, t: PerExample) -> Batch:
+        x_t, t = at_least_float32(x_t), at_least_float32(t)
+        alpha, sigma = path.alpha(t), path.sigma(t)
+        x_t, t = x_t / expand(alpha + sigma, x_t), sigma / (alpha + sigma)
+        return x_t - expand(t, x_t) * v(x_t, t)
+
+    return D
+
+
 def denoiser_to_velocity(path: Path, D: Net) -> Net:
     """The velocity E[dx_t/dt | x_t] on `path` of a denoiser D on it; 0/0 where sigma = 0."""
     return lambda x_t, t: from_x(path, x_t, D(x_t, t), t).v

@@ -33,6 +33,27 @@ def edm_of_denoiser(D: Net, sigma_data: float = 0.5) -> Net:
     return F
 
 
+def edm_of_velocity(v: Net, sigma_data: float = 0.5) -> Net:
+    """F of `preconditioning.edm` of a velocity on the straight path (1 - t) x + t z: the inverse of `edm_velocity`.
+
+    F(x, c_noise) = ((t - sigma_data^2 (1-t)) x - n v(n x, t)) / sigma_data at t = sigma / (1 + sigma), where
+    n^2 = t^2 + sigma_data^2 (1-t)^2; nothing cancels at either end.
+
+    Raises:
+        ValueError: `sigma_data` is not positive.
+    """
+    require_positive("sigma_data", sigma_data)
+
+    def F(x: Float[Array, "batch *shape"], c_noise: Float[Array, " batch"]) -> Float[Array, "batch *shape"]:
+        x, sigma = at_least_float32(x), jnp.exp(4 * at_least_float32(c_noise))
+        t, rest = sigma / (1 + sigma), 1 / (1 + sigma)
+        n = jnp.hypot(t, sigma_data * rest)
+        out = at_least_float32(v(expand(n, x) * x, t))
+        return expand((t - sigma_data**2 * rest) / sigma_data, x) * x - expand(n / sigma_data, x) * out
+
+    return F
+
+
 def trigflow_of_edm(F: Net, sigma_data: float = 0.5) -> Net:
     """F of `preconditioning.trigflow` of F of `preconditioning.edm`: -F(x, ln(sigma_data tan t) / 4), one denoiser.
 

@@ -44,6 +44,7 @@ SPECIAL: dict[str, dict[str, Any]] = {
     "digits_shortcut": {"finest": 2},
     "imagenet256_shortcut": {"finest": 2, "heads": 4},
     "imagenet256_imm": {"heads": 4},
+    "imagenet256_scm_distillation": {"heads": 2},
     "imagenet256_sit": {"heads": 2},  # XLA on a CPU aborts on heads of one feature in bfloat16
     "imagenet256_mean_flow": {"heads": 2},
     "imagenet256_improved_mean_flow": {"heads": 2, "depth": 2, "head_depth": 1},
@@ -69,6 +70,7 @@ TEACHERS: dict[str, tuple[str, dict[str, Any]]] = {
     "imagenet64_scm_distillation": ("imagenet64_trigflow", {}),
     "imagenet64_multistep_training": ("imagenet64_cosine", {}),
     "imagenet64_multistep_distillation": ("imagenet64_cosine", {}),
+    "imagenet256_scm_distillation": ("imagenet256_sit", {}),
     "imagenet512_scm_training": ("imagenet512_trigflow", {}),
     "imagenet512_scm_distillation": ("imagenet512_trigflow", {}),
     **{f"digits_{name}": ("digits_teacher", {}) for name in ("cd", "ect", "stable", "scm", "scm_guided", "multistep")},

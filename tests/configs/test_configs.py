@@ -22,6 +22,7 @@ METHODS = (
     "ctm",
     "flow_maps",
     "flows",
+    "guided_scm",
     "mean_flows",
     "stable",
     "stable_discriminator",
@@ -40,6 +41,7 @@ JOINTS = (
     "latents",
     "likelihoods",
     "teachers",
+    "trained_models",
 )
 DATA = ("cifar10", "digits_students", "imagenet", "imagenet256", "imagenet512", "mnist", "mnist_latents")
 SHARED = ("__init__", *METHODS, *JOINTS, *DATA, *CONVERTED)  # not runs

@@ -78,6 +78,19 @@ def test_a_denoiser_of_another_form_starts_a_student_as_it_is(kind, tmp_path):
     np.testing.assert_array_equal(f(X, jnp.zeros(3)), X)
 
 
+def transformer(tmp_path, config, program):
+    """A folder of a transformer of a student's own shape, with outputs of a variance; it, and its parameters."""
+    source = imagenet256.space(config).source
+    shape = {field: config[field] for field in ("patch", "width", "depth", "heads")}
+    theirs: Any = DiT(**shape, num_classes=source.num_classes, out_channels=2 * source.shape[-1])
+    settings = {"network": shape, "shape": source.shape}
+    case = checkpoints.Case("dit", theirs, settings, {"program": program, "heads": config.heads})
+    params = checkpoints.params_of(case)
+    path = written.write_state_dict(tmp_path / "transformer.pt", checkpoints.tensors(case, params))
+    write(tmp_path / program, convert(path, **case.given), path)
+    return tmp_path / program, (theirs, params)
+
+
 KINDS = (("edm", "edm"), ("vp", "vp"), ("ve", "ve"), ("discrete", "iddpm"))
 STUDENTS = ("cifar10_scm_training", "cifar10_scm_distillation", "cifar10_vct", "cifar10_ctm")
 
@@ -116,6 +129,30 @@ def test_continuous_time_follows_a_teacher_of_every_form(kind, given, tmp_path):
     folder, _ = student_checkpoint(tmp_path, small("cifar10_ect"), ddpmpp, kind, given)
     run = small("cifar10_scm_distillation", teacher_run=str(folder))
     facts = train.check(module("cifar10_scm_distillation").build(run))
+    assert np.isfinite(list(facts.scalars.values())).all()
+    assert facts.scalars["gradient_norm"] > 0
+
+
+@pytest.mark.usefixtures("small_data")
+@pytest.mark.parametrize("program", ["sit", "repa", "dit"])
+def test_transformers_teach_in_continuous_time(program, tmp_path):
+    """At first the student draws what its teacher denoises, at every scale of guidance, and then it learns."""
+    run: dict[str, Any] = {"bfloat16": False}
+    config = small("imagenet256_scm_distillation", **run)
+    folder, _ = transformer(tmp_path, config, program)
+    run["teacher_run"] = str(folder)
+    experiment = module("imagenet256_scm_distillation").build(small("imagenet256_scm_distillation", **run))
+    start = experiment.initial()
+    check_initial(start, jax.eval_shape(lambda: experiment.init(jax.random.key(0))))
+    shape = imagenet256.space(config).source.shape
+    teacher = teachers.teacher(str(folder), shape=shape, num_classes=10, sigma_data=1.0)
+    sigma = np.tan(1.56455)
+    D = teacher.diffusion.on_path(teacher.params(), LABELS, edm)
+    expected = D(sigma * initial(KEYS, shape), jnp.full(len(KEYS), sigma))
+    found = jax.jit(experiment.samplers[0].sample)(start, KEYS, LABELS)
+    assert jnp.abs(expected).max() > 0.01
+    np.testing.assert_allclose(found, expected, rtol=2e-3, atol=2e-3)
+    facts = train.check(experiment)
     assert np.isfinite(list(facts.scalars.values())).all()
     assert facts.scalars["gradient_norm"] > 0
 
@@ -170,16 +207,10 @@ def test_a_flow_of_another_program_starts_ours(name, tmp_path):
     """SiT's weights with its time turned round and without its variance are ours."""
     config = small(name, bfloat16=False)
     space = imagenet256.space(config)
-    channels, classes = space.source.shape[-1], space.source.num_classes
-    shape = {field: config[field] for field in ("patch", "width", "depth", "heads")}
-    theirs: Any = DiT(**shape, num_classes=classes, out_channels=2 * channels)
-    settings = {"network": shape, "shape": space.source.shape}
-    case = checkpoints.Case("dit", theirs, settings, {"program": "sit", "heads": config.heads})
-    params = checkpoints.params_of(case)
-    path = written.write_state_dict(tmp_path / "sit.pt", checkpoints.tensors(case, params))
-    write(tmp_path / "sit", convert(path, **case.given), path)
+    channels = space.source.shape[-1]
+    folder, (theirs, params) = transformer(tmp_path, config, "sit")
 
-    run = {"teacher_run": str(tmp_path / "sit"), "bfloat16": False}
+    run = {"teacher_run": str(folder), "bfloat16": False}
     experiment = module(name).build(small(name, **run))
     start = experiment.initial()
     check_initial(start, jax.eval_shape(lambda: experiment.init(jax.random.key(0))))

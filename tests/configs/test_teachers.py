@@ -21,6 +21,7 @@ from train.state import check_initial
 TOLD_MORE = (
     *("cifar10_ctm", "digits_ctm", "imagenet64_ctm"),
     *("digits_lcm", "digits_scm_guided", "imagenet512_scm_distillation", "mnist_latent_lcm"),
+    "imagenet256_scm_distillation",
     *("digits_tcd", "mnist_latent_tcd"),
 )
 OTHERS = ("digits_lcm", "digits_rectified_flow")  # teachers that are no diffusion models
@@ -42,7 +43,8 @@ def test_a_run_starts_from_the_averaged_weights_of_its_teacher(name, runs):
     assert experiment.initial is not None
     initial = experiment.initial()
     check_initial(initial, jax.eval_shape(lambda: experiment.init(jax.random.key(0))))
-    average = module(teacher).diffusion(small(teacher, **changes)).average
+    said = module(teacher)
+    average = (said.diffusion if hasattr(said, "diffusion") else said.flow)(small(teacher, **changes)).average
     expected, _ = restore_average(workdir, average)
     # What is learned beside the network starts afresh, and so do the layers of a guidance scale or a second time.
     ours, theirs = (
@@ -73,6 +75,8 @@ def test_a_teacher_is_one_denoiser_on_every_path(name, runs):
     ("student", "teacher"),
     [
         ("cifar10_ect", "cifar10_trigflow"),
+        ("cifar10_ect", "cifar10_rectified_flow"),
+        ("cifar10_scm_training", "cifar10_rectified_flow"),
         ("cifar10_scm_training", "cifar10_edm"),
         ("imagenet64_ect", "imagenet64_trigflow"),
         ("imagenet64_scm_training", "imagenet64_edm2"),
@@ -123,9 +127,13 @@ def test_a_guided_student_refuses_another_network_by_its_leaves(runs):
 
 @pytest.mark.usefixtures("small_data")
 def test_a_run_that_is_no_diffusion_model_is_refused_by_name(runs):
-    refused("cifar10_scm_training", runs("cifar10_ect"), r"is of cifar10_ect\.py, which does not train a diffusion")
+    refused(
+        "cifar10_scm_training",
+        runs("cifar10_ect"),
+        r"is of cifar10_ect\.py, which does not train a diffusion model or a flow",
+    )
     flow = runs("digits_rectified_flow")
-    refused("digits_scm", flow, r"is of digits_rectified_flow\.py, which does not train a diffusion model")
+    refused("digits_scm", flow, r"predicts otherwise than this run's")
 
 
 @pytest.mark.usefixtures("small_data")
