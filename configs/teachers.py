@@ -28,7 +28,7 @@ class Teacher(NamedTuple):
     Attributes:
         diffusion: what it is.
         params: () -> the parameters of its network.
-        like: () -> their shapes and types; nothing is read.
+        like: () -> their shapes and types; nothing is read but a converted network.
     """
 
     diffusion: Diffusion
@@ -86,8 +86,10 @@ def teacher(
         return diffusion.network(train.restore_average(workdir, diffusion.average)[0])
 
     def like() -> train.Params:
-        init = module.build(config).init
-        return diffusion.network(jax.eval_shape(init, jax.random.key(0)))
+        experiment = module.build(config)
+        if not isinstance(experiment, train.Experiment):
+            return jax.eval_shape(params)
+        return diffusion.network(jax.eval_shape(experiment.init, jax.random.key(0)))
 
     return Teacher(diffusion, params, like)
 

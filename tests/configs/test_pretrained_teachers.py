@@ -16,7 +16,7 @@ from models.embeddings import fourier
 from models.pretrained import convert, write
 from samplers.noise import initial
 from tests.configs.converted import LARGEST, folder_of, student_checkpoint
-from tests.configs.made_up import SHAPE, module, small
+from tests.configs.made_up import CLASSES, LATENT_SHAPE, SHAPE, module, small
 from tests.configs.made_up import images as made_up_images
 from tests.models.pretrained import made_up as checkpoints
 from tests.models.pretrained import written
@@ -151,6 +151,42 @@ def test_transformers_teach_in_continuous_time(program, tmp_path):
     expected = D(sigma * initial(KEYS, shape), jnp.full(len(KEYS), sigma))
     found = jax.jit(experiment.samplers[0].sample)(start, KEYS, LABELS)
     assert jnp.abs(expected).max() > 0.01
+    np.testing.assert_allclose(found, expected, rtol=2e-3, atol=2e-3)
+    facts = train.check(experiment)
+    assert np.isfinite(list(facts.scalars.values())).all()
+    assert facts.scalars["gradient_norm"] > 0
+
+
+def edm2(tmp_path, name, num_classes):
+    """A folder of an EDM2 of latents, of the shape of our students."""
+    told: dict[str, Any] = {"multipliers": (1,), "attention_resolutions": (16, 8)}
+    path, _ = checkpoints.edm2_snapshot(tmp_path / name, shape=LATENT_SHAPE, num_classes=num_classes, **told)
+    write(tmp_path / f"{name}_run", convert(path), path)
+    return tmp_path / f"{name}_run"
+
+
+@pytest.mark.usefixtures("small_data")
+def test_edm2_is_distilled_guided_against_a_network_without_classes(tmp_path):
+    name = "imagenet512_scm_distillation"
+    folder = edm2(tmp_path, "conditional", CLASSES)
+    with pytest.raises(ValueError, match=r"guidance 2\.0 needs a teacher trained with label_dropout"):
+        module(name).build(small(name, teacher_run=str(folder)))
+    guiding = edm2(tmp_path, "unconditional", 0)
+    with pytest.raises(ValueError, match=rf"has num_classes {CLASSES}, this run 0"):
+        module(name).build(small(name, teacher_run=str(folder), guiding_run=str(folder)))
+    experiment = module(name).build(small(name, teacher_run=str(folder), guiding_run=str(guiding)))
+    start = experiment.initial()
+    check_initial(start, jax.eval_shape(lambda: experiment.init(jax.random.key(0))))
+    frozen = experiment.frozen()
+    assert "emb_label" in frozen["teacher"]
+    assert "emb_label" not in frozen["reference"]
+    like = experiment.frozen_like()
+    jax.tree.map(lambda a, b: np.testing.assert_equal((a.shape, a.dtype), (b.shape, b.dtype)), frozen, like)
+
+    teacher = teachers.teacher(str(folder), shape=LATENT_SHAPE, num_classes=CLASSES, sigma_data=0.5)
+    D = teacher.diffusion.on_path(teacher.params(), LABELS, edm)
+    expected = D(LARGEST * initial(KEYS, LATENT_SHAPE), jnp.full(len(KEYS), LARGEST))
+    found = jax.jit(experiment.samplers[0].sample)(start, KEYS, LABELS)
     np.testing.assert_allclose(found, expected, rtol=2e-3, atol=2e-3)
     facts = train.check(experiment)
     assert np.isfinite(list(facts.scalars.values())).all()

@@ -138,24 +138,33 @@ def levels() -> tuple[float, ...]:
     return openai.noise_levels("linear")
 
 
-def edm2_snapshot(path: Path) -> tuple[Path, Any]:
+def edm2_snapshot(
+    path: Path, *, shape: tuple[int, int, int] = SHAPE, num_classes: int = 5, **changes: Any
+) -> tuple[Path, Any]:
     """A snapshot of EDM2 in 16 bits, and its parameters."""
+    unet = UNET | changes
     rng = np.random.default_rng(0)
     frequencies, phases = rng.standard_normal((2, 8)).astype(np.float16)
     settings: dict[str, Any] = {
         "network": {"channels_per_head": 8, "frequencies": frequencies, "phases": phases},
         "log_variance": {"frequencies": frequencies[:6], "phases": phases[:6]},
     }
-    module = edm2(**UNET, channels_per_head=8, num_classes=5)
+    module = edm2(**unet, channels_per_head=8, num_classes=num_classes)
     shapes = {
-        "network": shapes_of(module, (1, *SHAPE), (1,), labels=True),
+        "network": shapes_of(module, (1, *shape), (1,), labels=num_classes > 0),
         "log_variance": {"linear": {"weight": jax.ShapeDtypeStruct((6, 1), np.float32)}},
     }
     params = jax.tree.map(lambda a: rng.standard_normal(a.shape).astype(np.float16).astype(np.float32), shapes)
     family = FAMILIES["edm2"]
     arrays = tensors_of(params, family.stored_at(settings)) | dict(family.constants(settings))
-    arguments = {"img_resolution": 8, "img_channels": 3, "label_dim": 5, "model_channels": 8, "channel_mult": [1, 2]}
-    arguments |= {"num_blocks": 1, "attn_resolutions": [4], "channels_per_head": 8}
+    arguments: dict[str, Any] = {
+        "img_resolution": shape[0],
+        "img_channels": shape[2],
+        "label_dim": num_classes,
+        "model_channels": 8,
+    }
+    arguments |= {"channel_mult": list(unet["multipliers"]), "attn_resolutions": list(unet["attention_resolutions"])}
+    arguments |= {"num_blocks": 1, "channels_per_head": 8}
     half = {name: np.asarray(a, np.float16) for name, a in arrays.items()}
     module_record = written.module("Precond", half, _init_kwargs=arguments, sigma_data=0.5)
     return written.write_pickle(path, written.dict_of({"ema": module_record})), params
