@@ -11,6 +11,7 @@ Differs from the released code: the boundary is 0 and then 0.9, as its configs s
 paper, where the code has the current ones. Network time 999 t, where theirs is 999 (1 - t).
 """
 
+from collections.abc import Callable
 from functools import partial
 
 import jax
@@ -18,7 +19,7 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
-from configs import cifar10, glue
+from configs import cifar10, glue, teachers
 from losses import consistency_flow_matching, linear
 from losses.types import Loss, Net
 from models import ddpmpp, preconditioning
@@ -31,6 +32,8 @@ def get_config() -> ConfigDict:
     config = cifar10.common()
     config.update(
         {
+            "teacher_run": "",  # a model to start from, which the paper does not do
+            "sigma_data": 0.5,  # of such a model
             "batch_size": 512,
             "steps": 200_000,
             "multipliers": (1, 2, 2, 2),
@@ -51,13 +54,22 @@ def get_config() -> ConfigDict:
     return config
 
 
+def velocity_of(config: ConfigDict, teacher: teachers.Teacher) -> Callable[[Net], Net]:
+    """What the network outputs -> v(x_t, t): itself, or what that of the model says from which it starts."""
+    return teachers.velocity_of(
+        teacher, partial(preconditioning.velocity, time_scale=config.time_scale), config.sigma_data
+    )
+
+
 def build(config: ConfigDict) -> Experiment:
     """The experiment of these values."""
     images = cifar10.source(config)
-    model = cifar10.unet(ddpmpp, config)
+    teacher = cifar10.teacher(config, images)
+    model = teachers.built_as(teacher, cifar10.unet(ddpmpp, config))
+    of = velocity_of(config, teacher)
 
     def velocity(params: Params, labels: jax.Array | None, dropout: jax.Array | None = None) -> Net:
-        return preconditioning.velocity(glue.bind(model, params, labels, dropout), config.time_scale)
+        return of(glue.bind(model, params, labels, dropout))
 
     def objective(params: Params, batch: Batch, key: jax.Array, context: Context) -> Loss:
         key_loss, key_dropout = jax.random.split(key)
@@ -83,5 +95,6 @@ def build(config: ConfigDict) -> Experiment:
         objective=objective,
         optimizer=optax.chain(optax.clip_by_global_norm(config.clip), optax.adam(rate)),
         averages={"ema": partial(averages.ramped, decay=config.average_decay)},
+        **teachers.start(config.teacher_run, teacher),
         **cifar10.fields(config, images, samplers, flip=True),
     )

@@ -15,7 +15,7 @@ import jax
 import optax
 from ml_collections import ConfigDict
 
-from configs import cifar10, distances, glue
+from configs import cifar10, distances, glue, teachers
 from losses import consistency, curricula, edm, pairs
 from losses.types import Loss, Net
 from models import ncsnpp, preconditioning
@@ -27,6 +27,7 @@ def get_config() -> ConfigDict:
     config = cifar10.common()
     config.update(
         {
+            "teacher_run": "",  # a model to start from, which the paper does not do
             "lpips": "",
             "batch_size": 512,
             "steps": 800_000,
@@ -47,13 +48,13 @@ def get_config() -> ConfigDict:
 def build(config: ConfigDict) -> Experiment:
     """The experiment of these values."""
     images = cifar10.source(config)
-    model = cifar10.unet(ncsnpp, config)
+    teacher = cifar10.teacher(config, images, starts=True)
+    model = teachers.built_as(teacher, cifar10.unet(ncsnpp, config))
+    F = teachers.network_of(teacher, model, config.sigma_data)
     metric = distances.lpips_or_l2(config.lpips)
 
     def f(params: Params, labels: jax.Array | None, dropout: jax.Array | None = None) -> Net:
-        return preconditioning.consistency(
-            glue.bind(model, params, labels, dropout), config.sigma_data, config.sigma_min
-        )
+        return preconditioning.consistency(F(params, labels, dropout), config.sigma_data, config.sigma_min)
 
     def points(step: jax.Array) -> jax.Array:
         return curricula.ct_points(step, steps=config.steps, s0=config.s0, s1=config.s1)
@@ -80,5 +81,6 @@ def build(config: ConfigDict) -> Experiment:
             "target": lambda step: curricula.ct_target_decay(points(step), s0=config.s0, mu0=config.mu0),
             "ema": partial(averages.constant, decay=config.average_decay),
         },
+        **teachers.start(config.teacher_run, teacher),
         **cifar10.fields(config, images, samplers, flip=True),
     )

@@ -15,7 +15,7 @@ import numpy as np
 import optax
 from ml_collections import ConfigDict
 
-from configs import cifar10, glue
+from configs import cifar10, glue, teachers
 from losses import consistency, curricula, edm, pairs, pseudo_huber
 from losses.types import Loss, Net
 from models import ncsnpp, preconditioning
@@ -27,6 +27,7 @@ def get_config() -> ConfigDict:
     config = cifar10.common()
     config.update(
         {
+            "teacher_run": "",  # a model to start from, which the paper does not do
             "batch_size": 1024,
             "steps": 400_000,
             "dropout": 0.3,
@@ -49,13 +50,13 @@ def get_config() -> ConfigDict:
 def build(config: ConfigDict) -> Experiment:
     """The experiment of these values."""
     images = cifar10.source(config)
-    model = cifar10.unet(ncsnpp, config, fourier_scale=config.fourier_scale)
+    teacher = cifar10.teacher(config, images, starts=True)
+    model = teachers.built_as(teacher, cifar10.unet(ncsnpp, config, fourier_scale=config.fourier_scale))
+    F = teachers.network_of(teacher, model, config.sigma_data)
     distance = partial(pseudo_huber, c=config.huber_c_per_root_d * np.prod(images.shape) ** 0.5)
 
     def f(params: Params, labels: jax.Array | None, dropout: jax.Array | None = None) -> Net:
-        return preconditioning.consistency(
-            glue.bind(model, params, labels, dropout), config.sigma_data, config.sigma_min
-        )
+        return preconditioning.consistency(F(params, labels, dropout), config.sigma_data, config.sigma_min)
 
     def objective(params: Params, batch: Batch, key: jax.Array, context: Context) -> Loss:
         key_loss, key_dropout = jax.random.split(key)
@@ -74,5 +75,6 @@ def build(config: ConfigDict) -> Experiment:
         objective=objective,
         optimizer=optax.radam(config.learning_rate),
         averages={"ema": partial(averages.constant, decay=config.average_decay)},
+        **teachers.start(config.teacher_run, teacher),
         **cifar10.fields(config, images, samplers, flip=True),
     )

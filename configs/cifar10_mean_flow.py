@@ -16,7 +16,7 @@ import jax
 import optax
 from ml_collections import ConfigDict
 
-from configs import cifar10, flow_maps, glue, mean_flows
+from configs import cifar10, flow_maps, glue, mean_flows, teachers
 from losses import mean_flow, pairs
 from losses.types import Loss
 from models import SongUNet, ddpmpp
@@ -28,6 +28,8 @@ def get_config() -> ConfigDict:
     config = cifar10.common()
     config.update(
         {
+            "teacher_run": "",  # a model to start from, which the paper does not do
+            "sigma_data": 0.5,  # of such a model
             "batch_size": 1024,
             "steps": 800_000,
             "dropout": 0.2,
@@ -57,12 +59,18 @@ def network(config: ConfigDict) -> SongUNet:
 def build(config: ConfigDict) -> Experiment:
     """The experiment of these values."""
     images = cifar10.source(config)
-    model = network(config)
+    teacher = cifar10.teacher(config, images)
+    model = teachers.built_as(teacher, network(config))
+    velocity_of = teachers.velocity_of(teacher, mean_flows.itself, config.sigma_data)
+    init = glue.initialiser(model, images)
+
+    def initial() -> Params:
+        return teachers.extended_start(model, images, init(jax.random.key(config.seed)), teacher.params())
 
     def objective(params: Params, batch: Batch, key: jax.Array, context: Context) -> Loss:
         key_loss, key_dropout = jax.random.split(key)
         return mean_flow(
-            mean_flows.mean_velocity(model, params, key_dropout),
+            mean_flows.mean_velocity(model, params, key_dropout, velocity_of),
             batch["image"],
             key_loss,
             y=batch.get("label"),
@@ -74,10 +82,11 @@ def build(config: ConfigDict) -> Experiment:
             c=config.power_c,
         )
 
-    samplers = flow_maps.flow_map_samplers(mean_flows.flow_map_of(model), images.shape, config.step_counts)
+    samplers = flow_maps.flow_map_samplers(mean_flows.flow_map_of(model, velocity_of), images.shape, config.step_counts)
     rate = optax.warmup_constant_schedule(0.0, config.learning_rate, config.warmup_steps)
     return Experiment(
-        init=glue.initialiser(model, images),
+        init=init,
+        initial=initial if config.teacher_run else None,
         objective=objective,
         optimizer=optax.adam(rate),
         averages={"ema": partial(averages.constant, decay=config.average_decay)},

@@ -8,13 +8,14 @@ said. Ours: not run. Differs: network time 999 t, where theirs is 999 (1 - t). T
 a tolerance of 1e-5, and needs diffrax; without it --config.tolerance=0.0.
 """
 
+from collections.abc import Callable
 from functools import partial
 
 import jax
 import optax
 from ml_collections import ConfigDict
 
-from configs import adaptive_steps, cifar10, glue, trained_models
+from configs import adaptive_steps, cifar10, glue, teachers, trained_models
 from losses import linear, rectified_flow
 from losses.types import Loss, Net
 from models import ddpmpp, preconditioning
@@ -27,6 +28,8 @@ def get_config() -> ConfigDict:
     config = cifar10.common()
     config.update(
         {
+            "teacher_run": "",  # a model to start from, which the paper does not do
+            "sigma_data": 0.5,  # of such a model
             "batch_size": 128,
             "steps": 1_300_000,
             "multipliers": (1, 2, 2, 2),
@@ -43,13 +46,22 @@ def get_config() -> ConfigDict:
     return config
 
 
+def velocity_of(config: ConfigDict, teacher: teachers.Teacher) -> Callable[[Net], Net]:
+    """What the network outputs -> v(x_t, t): itself, or what that of the model says from which it starts."""
+    return teachers.velocity_of(
+        teacher, partial(preconditioning.velocity, time_scale=config.time_scale), config.sigma_data
+    )
+
+
 def build(config: ConfigDict) -> Experiment:
     """The experiment of these values."""
     images = cifar10.source(config)
-    model = cifar10.unet(ddpmpp, config)
+    teacher = cifar10.teacher(config, images)
+    model = teachers.built_as(teacher, cifar10.unet(ddpmpp, config))
+    of = velocity_of(config, teacher)
 
     def velocity(params: Params, labels: jax.Array | None, dropout: jax.Array | None = None) -> Net:
-        return preconditioning.velocity(glue.bind(model, params, labels, dropout), config.time_scale)
+        return of(glue.bind(model, params, labels, dropout))
 
     def objective(params: Params, batch: Batch, key: jax.Array, context: Context) -> Loss:
         key_loss, key_dropout = jax.random.split(key)
@@ -67,6 +79,7 @@ def build(config: ConfigDict) -> Experiment:
         objective=objective,
         optimizer=optax.chain(optax.clip_by_global_norm(config.clip), optax.adam(rate)),
         averages={"ema": partial(averages.ramped, decay=config.average_decay)},
+        **teachers.start(config.teacher_run, teacher),
         **cifar10.fields(config, images, (*samplers, *adaptive), flip=True),
     )
 
@@ -74,10 +87,11 @@ def build(config: ConfigDict) -> Experiment:
 def flow(config: ConfigDict) -> trained_models.Flow:
     """What this run is to those that go on from it."""
     images = cifar10.source(config)
-    model = cifar10.unet(ddpmpp, config)
+    teacher = cifar10.teacher(config, images)
+    model, of = teachers.built_as(teacher, cifar10.unet(ddpmpp, config)), velocity_of(config, teacher)
     return trained_models.Flow(
-        velocity=lambda params, labels: preconditioning.velocity(glue.bind(model, params, labels), config.time_scale),
-        velocity_of=partial(preconditioning.velocity, time_scale=config.time_scale),
+        velocity=lambda params, labels: of(glue.bind(model, params, labels)),
+        velocity_of=of,
         shape=images.shape,
         num_classes=cifar10.classes(config),
         average="ema",

@@ -17,7 +17,7 @@ import numpy as np
 import optax
 from ml_collections import ConfigDict
 
-from configs import cifar10, cifar10_ict, cifar10_vct, glue, vct
+from configs import cifar10, cifar10_ict, cifar10_vct, glue, teachers, vct
 from configs.cifar10_vct import SIGMA_MAX
 from losses import consistency, curricula, edm, linear_to, pairs, summed_pseudo_huber, variational
 from losses.types import Loss, Net
@@ -45,14 +45,17 @@ def get_config() -> ConfigDict:
 def build(config: ConfigDict) -> Experiment:
     """The experiment of these values."""
     images = cifar10.source(config)
-    model = cifar10.unet(ncsnpp, config, fourier_scale=config.fourier_scale)
     encoder = cifar10_vct.encoder(config, images)
+    teacher = cifar10.teacher(config, images, starts=True)
+    model = teachers.built_as(teacher, cifar10.unet(ncsnpp, config, fourier_scale=config.fourier_scale))
+    network_of = teachers.network_of(teacher, model, config.sigma_data)
+    init = vct.initialiser(model, encoder, images)
     path = linear_to(SIGMA_MAX) if config.linear else edm
     distance = partial(summed_pseudo_huber, c=config.huber_c_per_root_d * np.prod(images.shape) ** 0.5)
     posterior_of = vct.encoding(encoder, config.sigma_data)
 
     def f(params: Params, labels: jax.Array | None, dropout: jax.Array | None = None) -> Net:
-        F = glue.bind(model, params["network"], labels, dropout)
+        F = network_of(params["network"], labels, dropout)
         return cifar10_vct.kernel(config, F, config.sigma_min)
 
     def objective(params: Params, batch: Batch, key: jax.Array, context: Context) -> Loss:
@@ -83,7 +86,8 @@ def build(config: ConfigDict) -> Experiment:
         noise_of=vct.learned_noise(posterior_of),
     )
     return Experiment(
-        init=vct.initialiser(model, encoder, images),
+        init=init,
+        initial=vct.start(teacher, init, config.seed) if config.teacher_run else None,
         objective=objective,
         optimizer=optax.chain(optax.clip_by_global_norm(config.clip), optax.radam(config.learning_rate)),
         averages={"ema": partial(averages.constant, decay=config.average_decay)},

@@ -17,7 +17,7 @@ import jax
 import optax
 from ml_collections import ConfigDict
 
-from configs import distances, glue, imagenet
+from configs import distances, glue, imagenet, teachers
 from losses import consistency, curricula, edm, pairs
 from losses.types import Loss, Net
 from models import preconditioning, vgg
@@ -30,6 +30,7 @@ def get_config() -> ConfigDict:
     config = imagenet.common()
     config.update(
         {
+            "teacher_run": "",  # a model to start from, which the paper does not do
             "lpips": "",
             "batch_size": 2048,
             "steps": 800_000,
@@ -49,13 +50,13 @@ def get_config() -> ConfigDict:
 def build(config: ConfigDict) -> Experiment:
     """The experiment of these values."""
     source = imagenet.images(config)
-    model = imagenet.network(adm, config)
+    teacher = imagenet.teacher(config, source, starts=True)
+    model = teachers.built_as(teacher, imagenet.network(adm, config))
+    F = teachers.network_of(teacher, model, config.sigma_data)
     metric = distances.lpips_or_l2(config.lpips, pool=vgg.average_pool)
 
     def f(params: Params, labels: jax.Array | None, dropout: jax.Array | None = None) -> Net:
-        return preconditioning.consistency(
-            glue.bind(model, params, labels, dropout), config.sigma_data, config.sigma_min
-        )
+        return preconditioning.consistency(F(params, labels, dropout), config.sigma_data, config.sigma_min)
 
     def points(step: jax.Array) -> jax.Array:
         return curricula.ct_points(step, steps=config.steps, s0=config.s0, s1=config.s1)
@@ -82,6 +83,7 @@ def build(config: ConfigDict) -> Experiment:
             "target": lambda step: curricula.ct_target_decay(points(step), s0=config.s0, mu0=config.mu0),
             "ema": partial(averages.constant, decay=config.average_decay),
         },
+        **teachers.start(config.teacher_run, teacher),
         # The official loader mirrors at random by default (unverified).
         **imagenet.fields(config, source, samplers, average="ema", flip=True),
     )

@@ -14,7 +14,7 @@ import numpy as np
 import optax
 from ml_collections import ConfigDict
 
-from configs import glue, imagenet
+from configs import glue, imagenet, teachers
 from losses import consistency, curricula, edm, pairs, pseudo_huber
 from losses.types import Loss, Net
 from models import preconditioning
@@ -27,6 +27,7 @@ def get_config() -> ConfigDict:
     config = imagenet.common()
     config.update(
         {
+            "teacher_run": "",  # a model to start from, which the paper does not do
             "batch_size": 4096,
             "steps": 800_000,
             "dropout": 0.2,
@@ -48,13 +49,16 @@ def get_config() -> ConfigDict:
 def build(config: ConfigDict) -> Experiment:
     """The experiment of these values."""
     source = imagenet.images(config)
-    model = imagenet.network(adm, config, adaptive_scale=False, dropout_resolutions=tuple(config.dropout_resolutions))
+    teacher = imagenet.teacher(config, source, starts=True)
+    model = teachers.built_as(
+        teacher,
+        imagenet.network(adm, config, adaptive_scale=False, dropout_resolutions=tuple(config.dropout_resolutions)),
+    )
+    F = teachers.network_of(teacher, model, config.sigma_data)
     distance = partial(pseudo_huber, c=config.huber_c_per_root_d * np.prod(source.shape) ** 0.5)
 
     def f(params: Params, labels: jax.Array | None, dropout: jax.Array | None = None) -> Net:
-        return preconditioning.consistency(
-            glue.bind(model, params, labels, dropout), config.sigma_data, config.sigma_min
-        )
+        return preconditioning.consistency(F(params, labels, dropout), config.sigma_data, config.sigma_min)
 
     def objective(params: Params, batch: Batch, key: jax.Array, context: Context) -> Loss:
         key_loss, key_dropout = jax.random.split(key)
@@ -73,5 +77,6 @@ def build(config: ConfigDict) -> Experiment:
         objective=objective,
         optimizer=optax.radam(config.learning_rate),
         averages={"ema": partial(averages.constant, decay=config.average_decay)},
+        **teachers.start(config.teacher_run, teacher),
         **imagenet.fields(config, source, samplers, average="ema", flip=True),
     )

@@ -17,13 +17,23 @@ import train
 from configs import glue
 from losses import conversions, guided_velocity, mean_flow
 from losses.mean_flow import LabelledVelocity, Target, which_jump
-from losses.types import FlowMap, Loss, Pairs
+from losses.types import FlowMap, Loss, Net, Pairs
 from train import Params
 
+VelocityOf = Callable[[Net], Net]
+"""(what a network outputs) -> velocity on the straight path"""
 
-def mean_velocity(model: glue.Backbone, params: Params, dropout: jax.Array | None = None) -> LabelledVelocity:
+
+def itself(F: Net) -> Net:
+    """A velocity as it is."""
+    return F
+
+
+def mean_velocity(
+    model: glue.Backbone, params: Params, dropout: jax.Array | None = None, velocity_of: VelocityOf = itself
+) -> LabelledVelocity:
     """u(x_t, t, s, labels) of a network whose second time is t - s."""
-    return lambda x_t, t, s, y: glue.bind(model, params, y, dropout, s=t - s)(x_t, t)
+    return lambda x_t, t, s, y: velocity_of(glue.bind(model, params, y, dropout, s=t - s))(x_t, t)
 
 
 def objective_of(
@@ -70,11 +80,13 @@ def drop_labels(key: jax.Array, labels: jax.Array | None, config: ConfigDict, nu
     return jnp.where(dropped, num_classes, labels)
 
 
-def flow_map_of(model: glue.Backbone) -> Callable[[Params, jax.Array | None], FlowMap]:
+def flow_map_of(
+    model: glue.Backbone, velocity_of: VelocityOf = itself
+) -> Callable[[Params, jax.Array | None], FlowMap]:
     """(params, labels) -> x_t - (t - s) u(x_t, t, s)."""
 
     def of(params: Params, labels: jax.Array | None) -> FlowMap:
-        u = mean_velocity(model, params)
+        u = mean_velocity(model, params, velocity_of=velocity_of)
         return conversions.average_velocity_to_flow_map(lambda x_t, t, s: u(x_t, t, s, labels))
 
     return of

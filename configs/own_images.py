@@ -1,7 +1,10 @@
-r"""ECT from scratch on images of your own: a folder, with or without a sub-folder for each class, or an npz file.
+r"""ECT on images of your own: a folder, with or without a sub-folder for each class, or an npz file.
 
     python main.py --config configs/own_images.py --workdir runs/own_images --config.path=FOLDER --config.size=32
     python main.py --config configs/own_images.py --workdir runs/own_images --config.path=FILE.npz
+
+It starts from random weights, or with --config.teacher_run=RUN from a diffusion model, a flow or a consistency model of
+the same network, such as a converted one.
 
 A starting point and not a published run; numbers: not run. Images are judged in pixels while they are small, at most
 32x32x3, and not at all above that.
@@ -18,7 +21,7 @@ from ml_collections import ConfigDict
 
 import data
 import eval as evaluation
-from configs import glue, judging
+from configs import glue, judging, teachers
 from losses import consistency, curricula, edm, pairs, pseudo_huber
 from losses.types import Loss, Net
 from models import ddpmpp, preconditioning
@@ -33,6 +36,7 @@ def get_config() -> ConfigDict:
     return ConfigDict(
         {
             "path": "",
+            "teacher_run": "",  # a model to start from, such as a converted one of this network
             "size": 0,  # pixels a side after a centre crop; 0 takes the files as they are
             "skip_unreadable": 0,  # files that may be broken: the next one takes their place
             "flip": True,
@@ -81,7 +85,7 @@ def source(config: ConfigDict) -> data.Source:
 def build(config: ConfigDict) -> Experiment:
     """The experiment of these values."""
     images = source(config)
-    model = ddpmpp(
+    network = ddpmpp(
         channels=config.channels,
         multipliers=config.multipliers,
         blocks=config.blocks,
@@ -91,8 +95,18 @@ def build(config: ConfigDict) -> Experiment:
         dtype=jnp.bfloat16 if config.bfloat16 else jnp.float32,
     )
 
+    teacher = teachers.teacher(
+        config.teacher_run,
+        shape=images.shape,
+        num_classes=images.num_classes,
+        sigma_data=config.sigma_data,
+        starts=True,
+    )
+    model = teachers.built_as(teacher, network)
+    F = teachers.network_of(teacher, model, config.sigma_data)
+
     def f(params: Params, labels: jax.Array | None, dropout: jax.Array | None = None) -> Net:
-        return preconditioning.consistency(glue.bind(model, params, labels, dropout), config.sigma_data)
+        return preconditioning.consistency(F(params, labels, dropout), config.sigma_data)
 
     def objective(params: Params, batch: Batch, key: jax.Array, context: Context) -> Loss:
         key_loss, key_dropout = jax.random.split(key)
@@ -116,6 +130,7 @@ def build(config: ConfigDict) -> Experiment:
         objective=objective,
         optimizer=optax.radam(config.learning_rate),
         averages={"ema": partial(averages.constant, decay=config.average_decay)},
+        **teachers.start(config.teacher_run, teacher),
         samplers=samplers,
         periodic=(grids,),
         judge=judging.pixel_judge(images) if small else partial(evaluation.judge, references=()),

@@ -19,6 +19,7 @@ from configs.forms import UNSAID, Form
 from configs.trained_models import Diffusion
 from losses import Path as NoisePath
 from losses.types import Net
+from models import preconditioning
 from train.state import check_initial
 
 
@@ -130,6 +131,12 @@ def network_of(teacher: Teacher, model: glue.Backbone, sigma_data: float) -> Cal
 def trigflow_network_of(teacher: Teacher, model: glue.Backbone, sigma_data: float) -> Callable[..., Net]:
     """The same as the F that TrigFlow's takes."""
     return lambda *args, **options: teacher.diffusion.form.trigflow(glue.bind(model, *args, **options), sigma_data)
+
+
+def velocity_of(teacher: Teacher, own: Callable[[Net], Net], sigma_data: float) -> Callable[[Net], Net]:
+    """(network) -> velocity on the straight path: `own`, or that of the teacher from whose weights it starts."""
+    form = teacher.diffusion.form
+    return own if form is UNSAID else lambda F: preconditioning.edm_velocity(form.edm(F, sigma_data), sigma_data)
 
 
 def built_as(teacher: Teacher, model: Any) -> Any:

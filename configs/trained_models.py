@@ -92,6 +92,6 @@ def of_flow(flow: Flow) -> Diffusion:
 
 
 def built_of(model: Any) -> dict[str, Any]:
-    """What decides, beside its weights, which function a network is: how it embeds time, and its norms."""
-    names = ("noise_embedding", "double_norm", "time_scale")
+    """What decides, beside its weights, which function a network is: embeddings, norms, filters, heads."""
+    names = ("noise_embedding", "time_scale", "norm", "double_norm", "resample_filter", "channels_per_head", "heads")
     return {name: getattr(model, name) for name in names if hasattr(model, name)}

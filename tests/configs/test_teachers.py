@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from configs import glue, teachers
-from losses import cosine, edm, scaled, trig
+from losses import conversions, cosine, edm, linear, scaled, trig
 from samplers.noise import initial
 from tests.configs import made_up
 from tests.configs.made_up import module, small
-from train import restore_average
+from train import check, restore_average
 from train.state import check_initial
 
 TOLD_MORE = (
@@ -95,6 +95,67 @@ def test_what_networks_output_and_how_they_are_built_is_told_apart(student, teac
     assert experiment.initial is not None
     found = jax.jit(experiment.samplers[0].sample)(experiment.initial(), keys, labels)
     np.testing.assert_allclose(found, expected, rtol=2e-3, atol=2e-3)
+
+
+# Recipes that the papers start at random.
+
+
+@pytest.mark.usefixtures("small_data")
+@pytest.mark.parametrize("teacher", ["cifar10_edm", "cifar10_trigflow", "cifar10_rectified_flow"])
+def test_a_velocity_starts_as_that_of_any_teacher(teacher, runs):
+    config = small("cifar10_rectified_flow", teacher_run=str(runs(teacher)))
+    flow, start = (
+        module("cifar10_rectified_flow").flow(config),
+        module("cifar10_rectified_flow").build(config).initial(),
+    )
+    taught = teachers.teacher(config.teacher_run, shape=made_up.SHAPE, num_classes=0, sigma_data=0.5)
+    x, t = jax.random.normal(jax.random.key(0), (3, *made_up.SHAPE)), jnp.array([0.02, 0.5, 0.98])
+    D = taught.diffusion.on_path(taught.params(), None, linear)
+    expected = conversions.denoiser_to_velocity(linear, D)(x, t)
+    np.testing.assert_allclose(flow.velocity(start, None)(x, t), expected, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.usefixtures("small_data")
+@pytest.mark.parametrize(
+    ("name", "teacher", "changes"),
+    [
+        ("cifar10_ct", "cifar10_edm", {"ncsnpp": True}),
+        ("cifar10_ict", "cifar10_edm", {"ncsnpp": True}),
+        ("cifar10_vct_ict", "cifar10_edm", {"ncsnpp": True}),
+        ("imagenet64_ct", "imagenet64_edm", {}),
+        ("cifar10_consistency_fm", "cifar10_rectified_flow", {}),
+        ("cifar10_mean_flow", "cifar10_edm", {}),
+    ],
+)
+def test_other_recipes_start_from_a_teacher_too(name, teacher, changes, runs):
+    workdir = runs(teacher, **changes)
+    experiment = module(name).build(small(name, teacher_run=str(workdir)))
+    assert experiment.initial is not None
+    start = experiment.initial()
+    check_initial(start, jax.eval_shape(lambda: experiment.init(jax.random.key(0))))
+    expected, _ = restore_average(workdir, "ema")
+    ours = dict(jax.tree_util.tree_leaves_with_path(start.get("network", start)))
+    for path, leaf in jax.tree_util.tree_leaves_with_path(expected):
+        np.testing.assert_array_equal(ours[path], leaf)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("small_data")
+def test_mean_flow_learns_from_where_edm_left_off(runs):
+    run = small("cifar10_mean_flow", teacher_run=str(runs("cifar10_edm")))
+    facts = check(module("cifar10_mean_flow").build(run))
+    assert np.isfinite(list(facts.scalars.values())).all()
+    assert facts.scalars["gradient_norm"] > 0
+
+
+def test_images_of_ones_own_tune_a_trained_network(runs, tmp_path, small_data):
+    path = made_up.images_file(tmp_path)
+    run = {"path": str(path), "teacher_run": str(runs("cifar10_edm", class_conditional=True))}
+    experiment = module("own_images").build(small("own_images", **run))
+    assert experiment.initial is not None
+    check_initial(experiment.initial(), jax.eval_shape(lambda: experiment.init(jax.random.key(0))))
+    with pytest.raises(ValueError, match="has num_classes 0, this run 10"):
+        module("own_images").build(small("own_images", path=str(path), teacher_run=str(runs("cifar10_edm"))))
 
 
 @pytest.mark.usefixtures("small_data")
