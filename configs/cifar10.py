@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 import data
-from configs import glue, judging, teachers
+from configs import glue, judged, teachers
 from models import SongUNet
 from train import Sampler
 
@@ -29,10 +29,7 @@ def common() -> ConfigDict:
             "blocks": 4,
             "bfloat16": False,
             "accumulate": 1,
-            "judged_samples": 50_000,
-            "judged_every": 0,  # steps between judgements of these averages while training, 0 for none
-            "judged_averages": ("ema",),
-            "judged_often_samples": 5_000,
+            **judged.values("pixels"),
             "log_every": 100,
             "checkpoint_every": 5_000,
         }
@@ -81,25 +78,15 @@ def fields(config: ConfigDict, images: data.Source, samplers: tuple[Sampler, ...
     grids = glue.grids_of_samples(
         samplers[0], every=config.checkpoint_every, average="ema", num_classes=classes(config)
     )
-    judge = judging.pixel_judge(images)
-    often = judging.evaluations(
-        samplers,
-        judge,
-        every=max(config.judged_every, 1),
-        averages=config.judged_averages,
-        n=config.judged_often_samples,
-        num_classes=classes(config),
-    )
     return {
         "samplers": samplers,
-        "periodic": (grids, often) if config.judged_every else (grids,),
-        "judge": judge,
-        "judged_average": "ema",
-        "judged_samples": config.judged_samples,
         "steps": config.steps,
         "accumulate": config.accumulate,
         "log_every": config.log_every,
         "checkpoint_every": config.checkpoint_every,
+        **judged.fields(
+            config, lambda: images, samplers, average="ema", num_classes=classes(config), periodic=(grids,)
+        ),
         **glue.image_data(
             images,
             seed=config.seed,

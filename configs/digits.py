@@ -18,7 +18,7 @@ import optax
 from ml_collections import ConfigDict
 
 import data
-from configs import glue, judging
+from configs import glue, judges
 from losses import consistency, curricula, edm, edm_weight, pairs, pseudo_huber
 from losses.types import Loss, Net
 from models import DiT, preconditioning
@@ -80,9 +80,7 @@ def network(config: ConfigDict, source: data.Source) -> DiT:
 
 def fields(config: ConfigDict, source: data.Source, samplers: tuple[Sampler, ...]) -> dict[str, Any]:
     """The fields of an Experiment that every digits config has: optimizer, averages, data, judge, grids."""
-    judge = judging.judge_with_classifier(
-        data.digits(), training=data.digits("train"), held_out=data.digits("held_out")
-    )
+    judge = judges.judge_with_classifier(data.digits(), training=data.digits("train"), held_out=data.digits("held_out"))
     return {**training(config, source, samplers), "judge": judge}
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 import data
-from configs import digits, glue, judging
+from configs import digits, glue, judges
 from losses import consistency, curricula, edm, edm_weight, pairs, pseudo_huber
 from losses.types import Loss, Net
 from models import preconditioning
@@ -66,5 +66,5 @@ def build(config: ConfigDict) -> Experiment:
         return consistency(f(params, batch["label"]), batch["image"], key, pairs=law, distance=distance)
 
     fields = digits.fields(config, images, glue.consistency_samplers(f, images.shape, config.grids, path=edm))
-    fields["judge"] = judging.pixel_judge(images)
+    fields["judge"] = judges.pixel_judge(images)
     return Experiment(init=glue.initialiser(digits.network(config, images), images), objective=objective, **fields)

@@ -14,8 +14,7 @@ import optax
 from ml_collections import ConfigDict
 
 import data
-import eval as evaluation
-from configs import glue, teachers
+from configs import glue, judged, teachers
 from configs.forms import Form
 from models.edm2 import EDM2_SIZES
 from models.edm2_blocks import projected
@@ -45,7 +44,7 @@ def common() -> ConfigDict:
             "accumulate": 1,
             "fsdp": 1,
             "averages_on_host": False,
-            "judged_samples": 50_000,
+            **judged.values(),
             "log_every": 100,
             "checkpoint_every": 5_000,
         }
@@ -166,7 +165,7 @@ def fields(
 ) -> dict[str, Any]:
     """The fields of an Experiment that the configs on images have in common."""
     return {
-        **shared_fields(config, samplers, average=average),
+        **shared_fields(config, lambda: source, samplers, average=average),
         **glue.image_data(
             source,
             seed=config.seed,
@@ -177,19 +176,19 @@ def fields(
     }
 
 
-def shared_fields(config: ConfigDict, samplers: tuple[Sampler, ...], *, average: str) -> dict[str, Any]:
-    """Those that do not say what is trained on. Samples are drawn and not judged: pixels say nothing at these sizes."""
+def shared_fields(
+    config: ConfigDict, images: judged.Images, samplers: tuple[Sampler, ...], *, average: str
+) -> dict[str, Any]:
+    """Those that do not say what is trained on."""
     every = config.checkpoint_every
+    grids = glue.grids_of_samples(samplers[0], every=every, average=average, num_classes=DRAWN_CLASSES)
     return {
         "samplers": samplers,
-        "periodic": (glue.grids_of_samples(samplers[0], every=every, average=average, num_classes=DRAWN_CLASSES),),
-        "judge": partial(evaluation.judge, references=()),
-        "judged_average": average,
-        "judged_samples": config.judged_samples,
         "steps": config.steps,
         "accumulate": config.accumulate,
         "fsdp": config.fsdp,
         "averages_on_host": config.averages_on_host,
         "log_every": config.log_every,
         "checkpoint_every": config.checkpoint_every,
+        **judged.fields(config, images, samplers, average=average, num_classes=CLASSES, periodic=(grids,)),
     }

@@ -7,7 +7,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from configs import glue, latents
+from configs import glue, judged, latents
 from train import Sampler
 
 SHAPE, CLASSES = (32, 32, 4), 1000
@@ -27,10 +27,6 @@ def fields(
     picture = glue.grids_of_samples(images[drawn], every=config.checkpoint_every, average="ema", num_classes=classes)
     return {
         "samplers": images,
-        "periodic": (picture,),
-        "judge": latents.pixel_judge(space),
-        "judged_average": "ema",
-        "judged_samples": config.judged_samples,
         "steps": config.steps,
         "accumulate": config.accumulate,
         "fsdp": config.fsdp,
@@ -38,5 +34,13 @@ def fields(
         "averages_on_host": config.get("averages_on_host", False),
         "log_every": config.log_every,
         "checkpoint_every": config.checkpoint_every,
+        **judged.fields(
+            config,
+            space.images,
+            images,
+            average="ema",
+            num_classes=space.source.num_classes,
+            periodic=(picture,),
+        ),
         **latents.latent_data(space, seed=config.seed, batch_size=config.batch_size),
     }

@@ -24,7 +24,7 @@ import optax
 from ml_collections import ConfigDict
 
 import train
-from configs import glue, imagenet256, imagenet256_mean_flow
+from configs import glue, imagenet256, imagenet256_mean_flow, judged
 from losses import conversions, improved_mean_flow, pairs, power_law_guidance
 from losses.improved_mean_flow import Guidance, TwoHeads
 from losses.types import FlowMap, Loss
@@ -78,7 +78,7 @@ def get_config(size: str = "B/2") -> ConfigDict:
             "fsdp": 1,
             # sampling and judging
             "guided": VARIANTS[size],
-            "judged_samples": 50_000,
+            **judged.values(),
             "log_every": 100,
             "checkpoint_every": 5_000,
         }

@@ -25,7 +25,7 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
-from configs import flow_maps, flows, glue, imagenet256, mean_flows
+from configs import flow_maps, flows, glue, imagenet256, judged, mean_flows
 from losses import pairs
 from losses.types import Loss
 from models import SIZES as WIDTHS
@@ -86,7 +86,7 @@ def get_config(size: str = "B/4") -> ConfigDict:
             "averages_on_host": False,
             # sampling and judging
             "step_counts": (1, 2, 4),
-            "judged_samples": 50_000,
+            **judged.values(),
             "log_every": 100,
             "checkpoint_every": 5_000,
         }

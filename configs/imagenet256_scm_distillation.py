@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
-from configs import glue, guided_scm, imagenet256, teachers
+from configs import glue, guided_scm, imagenet256, judged, teachers
 from models import DiT, dit
 from train import Experiment, averages
 
@@ -66,7 +66,7 @@ def get_config(size: str = "XL") -> ConfigDict:
             # sampling and judging: arctan(80 / 0.5), and the published middle time
             "grids": ((1.56455,), (1.56455, 1.1)),
             "sampled_guidance": (1.5, 1.5),
-            "judged_samples": 50_000,
+            **judged.values(),
             "log_every": 100,
             "checkpoint_every": 5_000,
         }

@@ -24,7 +24,7 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
-from configs import flow_maps, flows, glue, imagenet256
+from configs import flow_maps, flows, glue, imagenet256, judged
 from losses import shortcut
 from losses.types import AverageVelocity, Loss
 from models import DiT
@@ -78,7 +78,7 @@ def common() -> ConfigDict:
             "bfloat16": True,
             "accumulate": 1,
             "fsdp": 1,
-            "judged_samples": 50_000,
+            **judged.values(),
             "log_every": 100,
             "checkpoint_every": 5_000,
         }

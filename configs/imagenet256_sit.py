@@ -26,7 +26,7 @@ import numpy as np
 import optax
 from ml_collections import ConfigDict
 
-from configs import adaptive_steps, flows, glue, imagenet256, trained_models
+from configs import adaptive_steps, flows, glue, imagenet256, judged, trained_models
 from losses import linear, rectified_flow
 from losses.types import Loss, Net
 from models import DiT, dit, preconditioning
@@ -71,7 +71,7 @@ def get_config(size: str = "XL") -> ConfigDict:
             "sde_last_step": 0.04,
             "heun_steps": 125,
             "tolerance": 0.0,  # of adaptive steps; 0 is no such sampler
-            "judged_samples": 50_000,
+            **judged.values(),
             "log_every": 100,
             "checkpoint_every": 5_000,
         }

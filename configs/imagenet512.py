@@ -30,6 +30,6 @@ def space(config: ConfigDict) -> latents.Space:
 def fields(config: ConfigDict, space: latents.Space, samplers: tuple[Sampler, ...], *, average: str) -> dict[str, Any]:
     """The fields of an Experiment that these runs have in common."""
     return {
-        **imagenet.shared_fields(config, latents.decoded(samplers, space), average=average),
+        **imagenet.shared_fields(config, space.images, latents.decoded(samplers, space), average=average),
         **latents.latent_data(space, seed=config.seed, batch_size=config.batch_size),
     }

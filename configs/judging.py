@@ -4,8 +4,7 @@ Not a run. `eval.fid`, `eval.reference` and `eval.sweep` load this file for what
 """
 
 import difflib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import cache
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,6 @@ import numpy as np
 
 import data
 import eval as evaluation
-import train
 from configs.feature_networks import NETWORKS, Network
 from eval.names import LOGITS, LPIPS
 from losses import lpips
@@ -48,11 +46,7 @@ def features(
     """
     if list(names) == [LPIPS]:
         return (), (lpips_diversity(weights),)
-    there = ["pixels", LPIPS, *(name for network in networks for name in network.outputs)]
-    for name in names:
-        if name not in there:
-            closest = "".join(f"; did you mean {match}?" for match in difflib.get_close_matches(name, there, 1))
-            raise ValueError(f"there are no features {name!r}; there are {', '.join(there)}{closest}")
+    check_features(names, networks=networks)
     found = [network for network in networks if set(names) <= set(network.outputs)]
     if not found:
         raise ValueError(f"{' and '.join(names)} are not of one network; measure them in several calls")
@@ -79,6 +73,19 @@ def features(
     )
     alone = tuple(score for each in made if each.name == LOGITS for score in evaluation.inception_scores(each))
     return tuple(each for each in made if each.name != LOGITS), alone
+
+
+def check_features(names: Sequence[str], *, networks: Sequence[Network] = NETWORKS) -> None:
+    """Refuse names of features that there are not, with the closest one that there is.
+
+    Raises:
+        ValueError: there are no such features.
+    """
+    there = ["pixels", LPIPS, *(name for network in networks for name in network.outputs)]
+    for name in names:
+        if name not in there:
+            closest = "".join(f"; did you mean {match}?" for match in difflib.get_close_matches(name, there, 1))
+            raise ValueError(f"there are no features {name!r}; there are {', '.join(there)}{closest}")
 
 
 def lpips_diversity(weights: str | Path | None, *, batch_size: int = 50) -> evaluation.Score:
@@ -166,104 +173,3 @@ def _source(name: str, split: str, size: int | None, data_dir: str | None) -> da
         return data.tfds_source(name, split=split, data_dir=data_dir, size=size)
     except (FileNotFoundError, ValueError) as error:
         raise FileNotFoundError(f"{name}: no such npz file or folder of images, and no data set: {error}") from error
-
-
-# ---- While training --------------------------------------------------------------------------------------------------
-
-
-def evaluations(
-    samplers: Sequence[train.Sampler],
-    judge: Callable[[evaluation.Batches], list[evaluation.Row]],
-    *,
-    every: int,
-    averages: Sequence[str],
-    n: int,
-    num_classes: int,
-    batch_size: int = 250,
-    seed: int = 0,
-) -> train.Periodic:
-    """Judge samples of several averages every so many steps: rows of workdir/metrics.jsonl, and scalars of the log.
-
-    The loop's iterator of batches is not touched: its threads go on filling their buffers meanwhile. The scalars are
-    called `<metric>/<average>`, with the number of network evaluations if there are several samplers.
-
-    Args:
-        samplers: ways to sample, all of them each time.
-        judge: as an Experiment has it.
-        every: period in steps.
-        averages: which weights; "params" are those that are trained.
-        n: samples of each.
-        num_classes: 0 if unconditional.
-        batch_size: images in one call.
-        seed: of the samples, the same each time.
-    """
-
-    def run(workdir: Path, step: int, params: dict[str, train.Params]) -> dict[str, float]:
-        scalars: dict[str, float] = {}
-        for average in averages:
-            for sampler in samplers:
-                rows = evaluation.judge_sampler(
-                    sampler,
-                    params[average],
-                    judge,
-                    facts={"step": step, "average": average},
-                    n=n,
-                    seed=seed,
-                    num_classes=num_classes,
-                    batch_size=batch_size,
-                )
-                evaluation.keep_rows(workdir, rows)
-                told = f"/nfe{sampler.nfe}" if len(samplers) > 1 else ""
-                scalars |= {f"{row['metric']}/{average}{told}": float(row["value"]) for row in rows}
-        return scalars
-
-    return train.Periodic(every, run, tuple(averages))
-
-
-# ---- Judges of configs -----------------------------------------------------------------------------------------------
-
-
-def pixel_judge(source: data.Source, *, limit: int = 10_000) -> Callable[[Iterable[Any]], list[evaluation.Row]]:
-    """Judge in pixels against the first `limit` images of a source: a stand-in until features are at hand."""
-
-    @cache
-    def reference() -> evaluation.Reference:
-        real = data.cached(source).image[:limit]
-        return evaluation.make_reference(f"{source.name}[:{len(real)}]", evaluation.pixels, real)
-
-    return lambda batches: evaluation.judge(batches, references=(reference(),))
-
-
-def judge_with_classifier(
-    real: data.ArraySource,
-    *,
-    training: data.ArraySource,
-    held_out: data.ArraySource,
-    limit: int | None = None,
-    pixels: bool = True,
-    features: bool = False,
-) -> Callable[[Iterable[Any]], list[evaluation.Row]]:
-    """Judge against real images, and by a classifier of the training split, `evaluation.kept_classifier`.
-
-    Distances are in pixels, in the classifier's features, or in both; `limit` takes the first real images only.
-    """
-    if training.label is None or held_out.label is None:
-        raise ValueError(f"a classifier needs labels; {training.name} or {held_out.name} has none")
-    labels, held_out_labels = training.label, held_out.label
-
-    @cache
-    def classifier() -> evaluation.Classifier:
-        return evaluation.kept_classifier(
-            training.image, labels, held_out.image, held_out_labels, num_classes=real.num_classes
-        )
-
-    @cache
-    def references() -> tuple[evaluation.Reference, ...]:
-        images = real.image[:limit]
-        name = real.name if limit is None else f"{real.name}[:{len(images)}]"
-        extractors = [evaluation.pixels] if pixels else []
-        if features:
-            extractors.append(evaluation.Features("classifier", classifier().features))
-        return tuple(evaluation.make_reference(name, extractor, images) for extractor in extractors)
-
-    return lambda batches: evaluation.judge(batches, references=references(), classifier=classifier())

@@ -6,7 +6,7 @@ by; it is refused latents of another encoder, shape or scale. Its samplers retur
 
 import hashlib
 from collections.abc import Callable, Iterable
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +17,7 @@ import numpy as np
 import data
 import eval as evaluation
 import train
-from configs import glue, judging
+from configs import glue
 
 DECODED_AT_A_TIME = 16
 
@@ -220,9 +220,3 @@ def decoded(samplers: Iterable[train.Sampler], space: Space) -> tuple[train.Samp
         return jax.lax.map(lambda one: space.decode(space.params, one[None])[0], z, batch_size=DECODED_AT_A_TIME)
 
     return tuple(sampler._replace(sample=partial(sample, sampler.sample)) for sampler in samplers)
-
-
-def pixel_judge(space: Space, *, limit: int = 10_000) -> Callable[[Iterable[Any]], list[evaluation.Row]]:
-    """Judge decoded samples in pixels against the images that were encoded, which are read when they are needed."""
-    judge = cache(lambda: judging.pixel_judge(space.images(), limit=limit))
-    return lambda batches: judge()(batches)

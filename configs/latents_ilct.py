@@ -29,7 +29,7 @@ from ml_collections import ConfigDict
 from scipy.optimize import linear_sum_assignment  # type: ignore[import-untyped]
 
 import train
-from configs import glue, latents
+from configs import glue, judged, latents
 from losses import cauchy, curricula, edm, latent_consistency_training, on_host, optimal_transport, pairs
 from losses.types import Loss, Net
 from models import preconditioning
@@ -83,7 +83,7 @@ def get_config(data_set: str = "celebahq") -> ConfigDict:
             "fsdp": 1,
             # sampling and judging
             "grids": ((80.0,), (80.0, 0.253)),
-            "judged_samples": 50_000,
+            **judged.values(),
             "log_every": 100,
             "checkpoint_every": 5_000,
             **VARIANTS[data_set],
@@ -135,6 +135,7 @@ def build(config: ConfigDict) -> Experiment:
 
     samplers = glue.consistency_samplers(f, space.source.shape, config.grids, path=edm, sigma_min=config.sigma_min)
     images = latents.decoded(samplers, space)
+    grids = glue.grids_of_samples(images[0], every=config.checkpoint_every, average="ema", num_classes=0)
     return Experiment(
         init=glue.initialiser(model, space.source),
         objective=objective,
@@ -145,14 +146,11 @@ def build(config: ConfigDict) -> Experiment:
         ),
         averages={"ema": partial(averages.constant, decay=config.average_decay)},
         samplers=images,
-        periodic=(glue.grids_of_samples(images[0], every=config.checkpoint_every, average="ema", num_classes=0),),
-        judge=latents.pixel_judge(space),
-        judged_average="ema",
-        judged_samples=config.judged_samples,
         steps=config.steps,
         accumulate=config.accumulate,
         fsdp=config.fsdp,
         log_every=config.log_every,
         checkpoint_every=config.checkpoint_every,
+        **judged.fields(config, space.images, images, average="ema", num_classes=0, periodic=(grids,)),
         **latents.latent_data(space, seed=config.seed, batch_size=config.batch_size, num_classes=0),
     )

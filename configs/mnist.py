@@ -8,7 +8,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 import data
-from configs import digits, judging
+from configs import digits, judges
 from train import Sampler
 
 
@@ -35,7 +35,7 @@ def source(config: ConfigDict, split: str = "train") -> data.ArraySource:
 
 def fields(config: ConfigDict, images: data.Source, samplers: tuple[Sampler, ...]) -> dict[str, Any]:
     """The fields of an Experiment beside its objective."""
-    judge = judging.judge_with_classifier(
+    judge = judges.judge_with_classifier(
         source(config), training=source(config), held_out=source(config, "test"), limit=10_000, features=True
     )
     return {**digits.training(config, images, samplers), "judge": judge}

@@ -22,7 +22,7 @@ from ml_collections import ConfigDict
 import data
 import eval as evaluation
 import train
-from configs import distances, glue, judging, latents, mnist
+from configs import distances, glue, judges, latents, mnist
 from losses.adversarial import hinge_discriminator, hinge_generator
 from losses.autoencoding import Adversary, autoencoding, kl_to_normal
 from losses.types import Loss
@@ -185,7 +185,7 @@ def experiment(config: ConfigDict, images: data.Source, held_out: Callable[[], d
         averages={"ema": partial(averages.constant, decay=config.average_decay)},
         samplers=(train.Sampler("reconstruction of held-out images", 2, reconstruct),),
         periodic=(reconstructions(model, real, every=config.report_every),),
-        judge=judging.pixel_judge(images),
+        judge=judges.pixel_judge(images),
         judged_average="ema",
         judged_samples=config.judged_samples,
         steps=config.steps,

@@ -11,7 +11,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 import eval as evaluation
-from configs import digits, judging, latents, mnist_autoencoder
+from configs import digits, judges, latents, mnist_autoencoder
 from train import Sampler
 
 SHAPE, CLASSES = (8, 8, 4), 10
@@ -62,7 +62,7 @@ def judge(config: ConfigDict) -> Callable[[Iterable[Any]], list[evaluation.Row]]
     def judge() -> Callable[[Iterable[Any]], list[evaluation.Row]]:
         images = source("train")
         held_out = source("test")
-        return judging.judge_with_classifier(
+        return judges.judge_with_classifier(
             images, training=images, held_out=held_out, limit=10_000, pixels=False, features=True
         )
 

@@ -6,8 +6,8 @@ r"""ECT on images of your own: a folder, with or without a sub-folder for each c
 It starts from random weights, or with --config.teacher_run=RUN from a diffusion model, a flow or a consistency model of
 the same network, such as a converted one.
 
-A starting point and not a published run; numbers: not run. Images are judged in pixels while they are small, at most
-32x32x3, and not at all above that.
+A starting point and not a published run; numbers: not run. Images of more than 32x32x3 are not judged in pixels: give
+--config.judged_features='("inception",)', as configs/judged.py says.
 """
 
 from functools import partial
@@ -20,14 +20,12 @@ import optax
 from ml_collections import ConfigDict
 
 import data
-import eval as evaluation
-from configs import glue, judging, teachers
+from configs import glue, judged, judges, teachers
 from losses import consistency, curricula, edm, pairs, pseudo_huber
 from losses.types import Loss, Net
 from models import ddpmpp, preconditioning
 from train import Batch, Context, Experiment, Params, averages
 
-LARGEST_JUDGED_IN_PIXELS = 32 * 32 * 3
 LARGEST_IN_MEMORY = 2**31  # bytes
 
 
@@ -63,6 +61,7 @@ def get_config() -> ConfigDict:
             "average_decay": 0.9999,
             # sampling and judging
             "grids": ((80.0,), (80.0, 0.821)),
+            **judged.values("pixels"),
             "judged_samples": 5_000,
             "log_every": 100,
             "checkpoint_every": 5_000,
@@ -80,6 +79,15 @@ def source(config: ConfigDict) -> data.Source:
     images = data.skip_unreadable(data.folder(path, size=config.size or None), at_most=config.skip_unreadable)
     fits = len(images) * int(np.prod(images.shape)) <= LARGEST_IN_MEMORY
     return data.cached(images, limit_bytes=LARGEST_IN_MEMORY) if fits else images
+
+
+def in_what_is_possible(config: ConfigDict, images: data.Source) -> ConfigDict:
+    """The config without a judge in pixels where images are too large for it, unless judgements are asked for."""
+    large = np.prod(images.shape) > judges.LARGEST_IN_PIXELS
+    if large and tuple(config.judged_features) == judged.PIXELS and not config.judged_every:
+        config = config.copy_and_resolve_references()
+        config.judged_features = ()
+    return config
 
 
 def build(config: ConfigDict) -> Experiment:
@@ -121,7 +129,6 @@ def build(config: ConfigDict) -> Experiment:
         )
 
     samplers = glue.consistency_samplers(f, images.shape, config.grids, path=edm)
-    small = np.prod(images.shape) <= LARGEST_JUDGED_IN_PIXELS
     grids = glue.grids_of_samples(
         samplers[0], every=config.checkpoint_every, average="ema", num_classes=images.num_classes
     )
@@ -132,13 +139,17 @@ def build(config: ConfigDict) -> Experiment:
         averages={"ema": partial(averages.constant, decay=config.average_decay)},
         **teachers.start(config.teacher_run, teacher),
         samplers=samplers,
-        periodic=(grids,),
-        judge=judging.pixel_judge(images) if small else partial(evaluation.judge, references=()),
-        judged_average="ema",
-        judged_samples=config.judged_samples,
         steps=config.steps,
         accumulate=config.accumulate,
         log_every=config.log_every,
         checkpoint_every=config.checkpoint_every,
+        **judged.fields(
+            in_what_is_possible(config, images),
+            lambda: images,
+            samplers,
+            average="ema",
+            num_classes=images.num_classes,
+            periodic=(grids,),
+        ),
         **glue.image_data(images, seed=config.seed, batch_size=config.batch_size, flip=config.flip),
     )

@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 import data
 import eval as evaluation
 import train
-from configs import judging, latents
+from configs import judges, judging, latents
 from losses.types import Net
 from models import guide
 from models.pretrained import FAMILIES
@@ -102,7 +102,7 @@ def judge(config: ConfigDict) -> Callable[[Iterable[Any]], list[evaluation.Row]]
         return lambda batches: in_features()(batches)
     if config.images:
         path, side = Path(config.images), image_side(config)
-        return judging.pixel_judge(data.npz(path) if path.suffix == ".npz" else data.folder(path, size=side))
+        return judges.pixel_judge(data.npz(path) if path.suffix == ".npz" else data.folder(path, size=side))
 
     def refuse(batches: Iterable[Any]) -> list[evaluation.Row]:
         raise ValueError(

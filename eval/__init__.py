@@ -29,7 +29,7 @@ from .plots import loss_curves, metric_against_nfe
 from .precision_recall import precision_recall
 from .real import Reference, make_reference, measure_stream
 from .rebuild import load_experiment, load_glue, load_module, read_run
-from .reference_files import read_reference, write_reference
+from .reference_files import read_reference, reference_of, write_reference
 from .report import print_report, table
 from .rows import Row, append_rows, count_name, read_rows
 from .run import Experiment, evaluate, judge_sampler, keep_rows
@@ -97,6 +97,7 @@ __all__ = [
     "read_rows",
     "read_run",
     "real_floor",
+    "reference_of",
     "save_classifier",
     "table",
     "to_uint8",

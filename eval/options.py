@@ -8,11 +8,9 @@ from typing import NamedTuple
 
 from .features import Features, pixels
 from .images import Images, image_batches
-from .names import POOL, SPATIAL
-from .npz import read_npz
 from .real import Measured, Reference, measure_stream
 from .rebuild import load_glue
-from .reference_files import read_reference
+from .reference_files import reference_of
 from .scores import Score
 from .sets import Compare, compare_sets, compare_sets_and_coverage
 
@@ -96,20 +94,18 @@ def real_images(source: str, options: argparse.Namespace) -> RealImages:
 def reference(source: str, features: Features, options: argparse.Namespace, *, dim: int | None = None) -> Reference:
     """What one extractor makes of real images, or of a file of moments.
 
-    Of a file with images and moments, as ADM's, the moments are taken and the images' features beside them, unless the
-    features are not Inception's, which its moments are of.
-
     Raises:
         FileNotFoundError: there are no such images, file or data set.
         ValueError: the file cannot be read, or is of other features.
     """
-    path, compare = Path(source), MEASURES[options.measures]
-    if path.is_file():
-        facts = glue().numbers(path) if path.suffix == ".pkl" else read_npz(path)
-        if "arr_0" not in facts or (features.name in (POOL, SPATIAL) and "mu" in facts):
-            found = read_reference(path, features, dim=dim, read=lambda _: facts, compare=compare)
-            return found._replace(real=features.extract(facts["arr_0"])) if "arr_0" in facts else found
-    return measure(source, features, options, keep=options.keep).reference
+    return reference_of(
+        source,
+        features,
+        measured=lambda: measure(source, features, options, keep=options.keep).reference,
+        numbers=glue().numbers,
+        dim=dim,
+        compare=MEASURES[options.measures],
+    )
 
 
 def measure(source: str, features: Features, options: argparse.Namespace, *, keep: int) -> Measured:

@@ -153,6 +153,41 @@ def _find(path: str, facts: Mapping[str, Any], feature: str) -> Found:
     raise ValueError(f"{path}: expected {', or '.join(wanted)}; found {sorted(facts)}")
 
 
+def reference_of(
+    source: str | Path,
+    features: Features,
+    *,
+    measured: Callable[[], Reference],
+    numbers: Read,
+    dim: int | None = None,
+    compare: Compare = compare_sets,
+) -> Reference:
+    """What one extractor makes of real images, or of a file of moments.
+
+    Of a file with images and moments, as ADM's, the moments are taken and the images' features beside them, unless the
+    features are not Inception's, which its moments are of.
+
+    Args:
+        source: a file of moments, or images.
+        features: the extractor.
+        measured: () -> the same of images.
+        numbers: reads what is in a pickle.
+        dim: of the features, if it is known.
+        compare: measures of features.
+
+    Raises:
+        FileNotFoundError: there are no such images.
+        ValueError: the file cannot be read, or is of other features.
+    """
+    path = Path(source)
+    if path.is_file():
+        facts = numbers(path) if path.suffix == ".pkl" else read_npz(path)
+        if "arr_0" not in facts or (features.name in (POOL, SPATIAL) and "mu" in facts):
+            found = read_reference(path, features, dim=dim, read=lambda _: facts, compare=compare)
+            return found._replace(real=features.extract(facts["arr_0"])) if "arr_0" in facts else found
+    return measured()
+
+
 def _check_tags(path: str, facts: Mapping[str, Any], features: Features) -> None:
     version = int(facts.get("format_version", FORMAT_VERSION))
     if version not in READABLE:

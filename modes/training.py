@@ -45,8 +45,8 @@ def trained_run() -> tuple[train.Finished, train.Experiment, Path]:
         experiment = build(config, config_file)
         train.validate(experiment)
         next(experiment.batches(0))  # reads and checks real data before anything is compiled or written
-        for read in filter(None, (experiment.frozen, experiment.initial)):
-            read()  # a teacher that is not there is told now
+        for read in filter(None, (experiment.frozen, experiment.initial, *(p.ready for p in experiment.periodic))):
+            read()  # a teacher that is not there, or the network of a judge, is told now
     except (ValueError, TypeError, OSError) as error:
         raise UsageError(str(error)) from error
     try:

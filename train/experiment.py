@@ -62,11 +62,13 @@ class Periodic(NamedTuple):
         every: period in steps; also run after the last step.
         run: (workdir, step, {"params": ..., each average by name}) -> scalars to log.
         averages: those of these that it reads, so that one that is not there is told before the first step.
+        ready: called before the first step; raises what would otherwise be raised when `run` is first called.
     """
 
     every: int
     run: Callable[[Path, int, dict[str, Params]], dict[str, float]]
     averages: tuple[str, ...] = ()
+    ready: Callable[[], object] = lambda: None
 
 
 class Experiment(NamedTuple):

@@ -69,6 +69,8 @@ def fit(
         ValueError: for a batch that the devices do not divide.
     """
     validate(experiment)
+    for periodic in experiment.periodic:
+        periodic.ready()
     mesh = make_mesh(fsdp=experiment.fsdp, tensor=experiment.tensor)
     keep_snapshots = (
         checkpoint.open_checkpoints(workdir / "snapshots", keep=None) if experiment.snapshot_every else nullcontext()

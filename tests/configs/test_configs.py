@@ -37,6 +37,8 @@ JOINTS = (
     "forms",
     "feature_networks",
     "glue",
+    "judged",
+    "judges",
     "judging",
     "latents",
     "likelihoods",

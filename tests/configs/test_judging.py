@@ -1,9 +1,7 @@
-"""Features by name with a toy network, images by name, evaluation while training."""
+"""Features by name with a toy network, images by name."""
 
 import hashlib
-import json
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -11,28 +9,11 @@ import pytest
 import eval as evaluation
 import losses
 from configs import judging
-from configs.feature_networks import Network, Prepare
-from configs.judging import evaluations, examples, features, images
+from configs.judging import examples, features, images
 from eval.names import LOGITS, POOL, SPATIAL
 from models import vgg
-from tests import tiny
+from tests.configs.toy import TOY
 from tests.drawn import linear_tensors, lpips_vgg, trunk_tensors
-from train import Sampler, fit
-
-
-def halved(x):
-    return x.astype(jnp.float32)[:, ::2, ::2] / 255
-
-
-TOY = Network(
-    outputs={POOL: lambda out: out[0], SPATIAL: lambda out: out[0][:, :2], LOGITS: lambda out: out[1]},
-    resizes={
-        "tf1": Prepare(halved),
-        "clean": Prepare(lambda x: x / 255, host=lambda x: x[:, 1::2, 1::2].astype(np.float32)),
-    },
-    weights=evaluation.WeightFile("toy.npy", "https://example.org/toy.npy", "", "a toy"),
-    load=lambda path: (lambda params, x: (x.reshape(len(x), -1) @ params, x.reshape(len(x), -1)), np.load(path)),
-)
 
 
 @pytest.fixture
@@ -103,67 +84,3 @@ def test_images_by_name_in_their_order(tmp_path):
 def test_every_network_has_weights_and_names():
     names = [name for network in judging.NETWORKS for name in network.outputs]
     assert len(set(names)) == len(names)
-
-
-# ---- While training --------------------------------------------------------------------------------------------------
-
-DIM = tiny.DIM
-
-
-def sample(params, keys, labels):
-    noise = jax.vmap(lambda key: jax.random.normal(key, (DIM,)))(keys)
-    return jnp.tanh(noise @ params["weight"] + params["bias"]).reshape(len(keys), 4, 4, 1)
-
-
-def judge(batches):
-    found = np.concatenate([x for x, _ in batches])
-    return [{"metric": f"mean_{len(found)}", "value": float(found.mean()), "n": len(found)}]
-
-
-def run(workdir, periodic):
-    """A finished run, and how many batches were read from how many iterators."""
-    read: list[int] = []
-    started: list[int] = []
-    whole = tiny.experiment()
-
-    def batches(start, rows=None):
-        started.append(start)
-        for batch in whole.batches(start, rows):
-            read.append(1)
-            yield batch
-
-    done = fit(whole._replace(batches=batches, periodic=periodic), workdir)
-    return done.state, len(read), started
-
-
-def test_averages_are_judged_on_a_schedule_and_the_training_does_not_notice(tmp_path):
-    samplers = (Sampler("one", 1, sample), Sampler("two", 2, sample))
-    schedule = evaluations(samplers, judge, every=8, averages=("params", "long"), n=10, num_classes=0)
-    often = evaluations(samplers[:1], judge, every=5, averages=("short",), n=6, num_classes=0, seed=3)
-    state, read, started = run(tmp_path / "judged", (schedule, often))
-    plain, plain_read, _ = run(tmp_path / "plain", ())
-    assert (read, started) == (plain_read, [0])  # one iterator, no batch skipped or read twice
-    for a, b in zip(jax.tree.leaves(state), jax.tree.leaves(plain), strict=True):
-        np.testing.assert_array_equal(a, b)
-
-    rows = evaluation.read_rows(tmp_path / "judged" / "metrics.jsonl")
-    found = [(row["step"], row["average"], row["sampler"]) for row in rows if row["metric"] == "mean_10"]
-    assert found == [
-        (step, average, sampler) for step in (8, 16, 20) for average in ("params", "long") for sampler in ("one", "two")
-    ]
-    assert [row["step"] for row in rows if row["metric"] == "mean_6"] == [5, 10, 15, 20]
-    assert {row["seed"] for row in rows if row["metric"] == "mean_6"} == {3}
-    log = [json.loads(line) for line in (tmp_path / "judged" / "train.jsonl").read_text().splitlines()]
-    logged = {key: row["step"] for row in log for key in row if key.startswith("mean_")}
-    assert logged == {
-        **{f"mean_10/{average}/nfe{nfe}": 20 for average in ("params", "long") for nfe in (1, 2)},
-        "mean_6/short": 20,
-    }
-    last = {row["average"]: row["value"] for row in rows if row["step"] == 20 and row["metric"] == "mean_10"}
-    assert last["params"] != last["long"]
-
-
-def test_an_average_that_is_not_there(tmp_path):
-    schedule = evaluations((Sampler("one", 1, sample),), judge, every=5, averages=("emma",), n=4, num_classes=0)
-    with pytest.raises(ValueError, match="reads the average 'emma'; there are: params, constant"):
-        run(tmp_path, (schedule,))

@@ -10,7 +10,7 @@ import pytest
 
 import data
 import eval as evaluation
-from configs import latents
+from configs import judges, latents
 from losses import denoising
 from tests.configs import made_up
 from train import Experiment, Sampler, check, restore_average
@@ -99,7 +99,7 @@ def student(place):
         optimizer=optax.sgd(0.1),
         averages={},
         samplers=latents.decoded((Sampler("noise", 1, sample),), place),
-        judge=latents.pixel_judge(place),
+        judge=lambda batches: judges.pixel_judge(place.images())(batches),
         judged_average="params",
         judged_samples=200,
         steps=1,
