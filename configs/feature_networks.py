@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import eval as evaluation
+from configs.in_parts import in_parts
 from eval import weights
 from eval.names import LOGITS, POOL, SPATIAL
 from eval.resize import clean_fid_bicubic, tf1_bilinear, torch_bicubic, torch_bilinear
@@ -87,20 +88,9 @@ def in_pairs(network: Callable[[Any, jax.Array], Any], devices: int) -> Callable
     """
 
     def of(params: Any, images: jax.Array) -> Any:
-        share = len(images) // devices
-        if share < 2 or len(images) % devices:
+        if len(images) % devices or len(images) == devices:
             return network(params, images)
-        # Of each part every device has its own two images, or they would travel.
-        shape = images.shape[1:]
-        even = jnp.pad(images.reshape(devices, share, *shape), [(0, 0), (0, share % 2), *[(0, 0)] * len(shape)])
-        parts = even.reshape(devices, -1, 2, *shape).swapaxes(0, 1).reshape(-1, 2 * devices, *shape)
-        outputs = jax.lax.map(partial(network, params), parts)
-
-        def in_order(x: jax.Array) -> jax.Array:
-            of_device = x.reshape(-1, devices, 2, *x.shape[2:]).swapaxes(0, 1).reshape(devices, -1, *x.shape[2:])
-            return of_device[:, :share].reshape(-1, *x.shape[2:])
-
-        return jax.tree.map(in_order, outputs)
+        return in_parts(partial(network, params), images, each=2, devices=devices)
 
     return of
 

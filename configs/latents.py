@@ -1,14 +1,14 @@
 """Models of latents: what an autoencoder's config says of it, the pass that encodes its images, what a student gets.
 
 Not a run. A student gives the folder that `main.py --mode=encode` wrote and the run of the autoencoder it was written
-by; it is refused latents of another encoder, shape or scale. Its samplers return images, and so it is judged in pixels.
+by; it is refused latents of another encoder, shape or scale. Its samplers return images.
 """
 
 import hashlib
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +18,7 @@ import data
 import eval as evaluation
 import train
 from configs import glue
+from configs.in_parts import in_parts
 
 DECODED_AT_A_TIME = 16
 
@@ -215,8 +216,8 @@ def decoded(samplers: Iterable[train.Sampler], space: Space) -> tuple[train.Samp
         # The decoder's parameters are constants of the program; with Stable Diffusion's it takes long to compile.
         # It takes more memory than the network that made the latents, and so not all of them at a time.
         z = latents_of(params, keys, labels)
-        if len(z) <= DECODED_AT_A_TIME:
-            return space.decode(space.params, z)
-        return jax.lax.map(lambda one: space.decode(space.params, one[None])[0], z, batch_size=DECODED_AT_A_TIME)
+        decode = partial(space.decode, space.params)
+        devices = jax.device_count()
+        return cast(jax.Array, in_parts(decode, z, each=max(DECODED_AT_A_TIME // devices, 1), devices=devices))
 
     return tuple(sampler._replace(sample=partial(sample, sampler.sample)) for sampler in samplers)

@@ -37,6 +37,7 @@ JOINTS = (
     "forms",
     "feature_networks",
     "glue",
+    "in_parts",
     "judged",
     "judges",
     "judging",
