@@ -6,7 +6,7 @@ Not a run. `main.py --mode=pairs` joins noise with data along a trained flow and
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -161,7 +161,7 @@ def make_pairs(
         solver_steps: Heun steps, about two velocities each; 32 of a flow and 18 of a diffusion model if None.
         average: which weights; those that its config names if None.
         step: which checkpoint; the newest if None.
-        batch_size: pairs in one call.
+        batch_size: pairs in one call, which is spread over the devices of this host.
 
     Raises:
         FileNotFoundError: there is no such run or checkpoint, or the images are not there.
@@ -209,31 +209,31 @@ def make_pairs(
 
 
 def _generating(ode: Ode, times: np.ndarray, seed: int, params: train.Params) -> Callable[[np.ndarray], Any]:
-    @jax.jit
     def generate(params: train.Params, indices: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
         z = initial(sample_keys(seed, indices), ode.shape)
         labels = indices % max(ode.num_classes, 1)
         x = ode.path.sigma(jnp.float32(times[0])) * z
         return heun(ode.velocity(params, labels if ode.num_classes else None), x, times), z, labels
 
-    return partial(generate, params)
+    return cast(Callable[[np.ndarray], Any], evaluation.over_devices(generate, params))
 
 
 def _inverting(
     ode: Ode, times: np.ndarray, seed: int, params: train.Params, images: data.Source
 ) -> Callable[[np.ndarray], Any]:
-    @jax.jit
     def noise_of(params: train.Params, x: jax.Array, labels: jax.Array, indices: jax.Array) -> jax.Array:
         noise = initial(sample_keys(seed, indices), ode.shape)
         x_end = interpolate(ode.path, x, noise, jnp.full(len(x), ode.end))
         velocity = ode.velocity(params, labels if ode.num_classes else None)
         return invert(velocity, x_end, times, end=ode.end) / ode.path.sigma(jnp.float32(times[0]))
 
-    def make(indices: np.ndarray) -> tuple[jax.Array, jax.Array, jax.Array]:
+    spread_noise_of = evaluation.over_devices(noise_of, params)
+
+    def make(indices: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         examples = [images[int(i)] for i in indices]
-        x = data.to_model_range(jnp.stack([example["image"] for example in examples]))
-        labels = jnp.asarray([example.get("label", 0) for example in examples])
-        return x, noise_of(params, x, labels, jnp.asarray(indices)), labels
+        x = np.asarray(data.to_model_range(jnp.stack([example["image"] for example in examples])))
+        labels = np.asarray([example.get("label", 0) for example in examples], np.int32)
+        return x, spread_noise_of(x, labels, indices), labels
 
     return make
 

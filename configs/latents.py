@@ -20,7 +20,9 @@ import train
 from configs import glue
 from configs.in_parts import in_parts
 
-DECODED_AT_A_TIME = 16
+# On a device: the widest layers of Stable Diffusion's autoencoder have 512 bytes a pixel, and several are alive.
+ENCODED_AT_A_TIME = 16 * 256 * 256
+DECODED_AT_A_TIME = 16 * 32 * 32  # numbers of a channel, of which it makes 64 pixels each
 
 LACKING = (
     "encode images with `python main.py --workdir RUN --mode=encode --out=FOLDER`, RUN being that of an autoencoder,"
@@ -82,7 +84,7 @@ def encode(
         folder: of the latents.
         average: which weights; those that its config names if None.
         step: which checkpoint; the newest if None.
-        batch_size: images in one call.
+        batch_size: images in one call, which is spread over the devices of this host and taken in parts.
 
     Raises:
         FileNotFoundError: there is no such run or checkpoint, or the images are not there.
@@ -94,11 +96,23 @@ def encode(
         images[0]  # says what to prepare
     average = average or model.average
     params, step = train.restore_average(workdir, average, step)
-    encoder = jax.jit(lambda params, image: model.encode(params, data.to_model_range(image)))
+    height, width, _ = images.shape
+
+    def moments(params: train.Params, image: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return cast(
+            tuple[jax.Array, jax.Array],
+            in_parts(
+                lambda part: model.encode(params, data.to_model_range(part)),
+                image,
+                each=max(ENCODED_AT_A_TIME // (height * width), 1),
+                devices=jax.local_device_count(),
+            ),
+        )
+
     return data.write_latents(
         folder,
         images,
-        partial(encoder, params),
+        evaluation.over_devices(moments, params),
         encoder=_identity(workdir, model, params, average, step),
         scale_of=model.scale_of,
         batch_size=batch_size,
@@ -217,7 +231,8 @@ def decoded(samplers: Iterable[train.Sampler], space: Space) -> tuple[train.Samp
         # It takes more memory than the network that made the latents, and so not all of them at a time.
         z = latents_of(params, keys, labels)
         decode = partial(space.decode, space.params)
-        devices = jax.device_count()
-        return cast(jax.Array, in_parts(decode, z, each=max(DECODED_AT_A_TIME // devices, 1), devices=devices))
+        devices, (_, height, width, _) = jax.device_count(), z.shape
+        each = max(DECODED_AT_A_TIME // (height * width) // devices, 1)
+        return cast(jax.Array, in_parts(decode, z, each=each, devices=devices))
 
     return tuple(sampler._replace(sample=partial(sample, sampler.sample)) for sampler in samplers)

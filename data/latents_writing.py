@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -11,9 +10,10 @@ import numpy as np
 
 from . import store
 from .fingerprint import fingerprint
-from .latents import FORMAT_VERSION, latents, shard_files
+from .latents import FORMAT_VERSION, ShardFiles, latents, shard_files
 from .latents_scale import ScaleOf
 from .source import Source, take
+from .writing_progress import progress
 
 Encode: TypeAlias = Callable[[np.ndarray], tuple[Any, Any]]
 """encode(uint8 images [B, H, W, C]) -> mean and log variance of their latents, float32 [B, h, w, c] both"""
@@ -72,32 +72,39 @@ def write_latents(
 
 
 def _encode_shards(folder: Path, images: Source, encode: Encode, batch_size: int, shard_size: int) -> None:
-    from rich.console import Console
-    from rich.progress import track
-
     starts = range(0, len(images), shard_size)
-    console = Console(file=sys.stderr)
-    for number, start in enumerate(track(starts, f"encoding {images.name}", console=console, transient=True)):
-        names, stop = shard_files(folder, number), min(start + shard_size, len(images))
-        if names.moments.exists():
-            continue
-        parts: list[np.ndarray] = []
-        labels: list[Any] = []
-        for first in range(start, stop, batch_size):
-            batch = take(images, np.arange(first, min(first + batch_size, stop)))
-            count = len(batch["image"])
-            # One shape, one compilation: the last batch is filled up and what is too much is dropped.
-            padded = np.pad(batch["image"], ((0, batch_size - count), (0, 0), (0, 0), (0, 0)))
-            moments = np.concatenate([np.asarray(m, np.float32) for m in encode(padded)], axis=-1)[:count]
-            if not np.isfinite(moments).all():
-                raise ValueError(
-                    f"latents of {images.name}, {first} .. {first + count - 1}, hold NaN or infinite values"
-                )
-            parts.append(moments)
-            labels.append(batch.get("label"))
-        if images.num_classes:
-            store.write_array(names.labels, np.concatenate(labels).astype(np.int32))
-        store.write_array(names.moments, np.concatenate(parts))
+    shards = {n: range(start, min(start + shard_size, len(images))) for n, start in enumerate(starts)}
+    missing = {n: rows for n, rows in shards.items() if not shard_files(folder, n).moments.exists()}
+    left = sum(len(rows) for rows in missing.values())
+    with progress("latents", done=len(images) - left, total=len(images)) as advance:
+        for number, rows in missing.items():
+            _encode_shard(shard_files(folder, number), images, encode, rows, batch_size, advance)
+
+
+def _encode_shard(
+    files: ShardFiles,
+    images: Source,
+    encode: Encode,
+    rows: range,
+    batch_size: int,
+    advance: Callable[[int], None],
+) -> None:
+    parts: list[np.ndarray] = []
+    labels: list[Any] = []
+    for first in rows[::batch_size]:
+        batch = take(images, np.arange(first, min(first + batch_size, rows.stop)))
+        count = len(batch["image"])
+        # One shape, one compilation: the last batch is filled up and what is too much is dropped.
+        padded = np.pad(batch["image"], ((0, batch_size - count), (0, 0), (0, 0), (0, 0)))
+        moments = np.concatenate([np.asarray(m, np.float32) for m in encode(padded)], axis=-1)[:count]
+        if not np.isfinite(moments).all():
+            raise ValueError(f"latents of {images.name}, {first} .. {first + count - 1}, hold NaN or infinite values")
+        parts.append(moments)
+        labels.append(batch.get("label"))
+        advance(count)
+    if images.num_classes:
+        store.write_array(files.labels, np.concatenate(labels).astype(np.int32))
+    store.write_array(files.moments, np.concatenate(parts))
 
 
 def _statistics(folder: Path, shards: int) -> tuple[tuple[int, ...], tuple[float, ...], tuple[float, ...]]:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -12,11 +10,10 @@ import numpy as np
 
 from . import store
 from .pairs import FORMAT_VERSION, ShardFiles, shard_files
+from .writing_progress import progress
 
 Make: TypeAlias = Callable[[np.ndarray], tuple[Any, Any, Any]]
 """make(indices int64 [B]) -> images, noise float32 [B, H, W, C], labels int32 [B]; pair i depends on i alone"""
-
-SECONDS_BETWEEN_LINES = 10.0  # where there is no terminal to redraw a line on
 
 
 def write_pairs(
@@ -75,7 +72,7 @@ def write_pairs(
     starts = range(0, count, shard_size)
     missing = [start for start in starts if not shard_files(folder, start // shard_size).images.exists()]
     left = sum(min(shard_size, count - start) for start in missing)
-    with progress(done=count - left, total=count) as advance:
+    with progress("pairs", done=count - left, total=count) as advance:
         for start in missing:
             indices = np.arange(start, min(start + shard_size, count))
             _write_shard(shard_files(folder, start // shard_size), plan, make, indices, batch_size, advance)
@@ -110,47 +107,3 @@ def _write_shard(
     store.write_array(files.noise, noise.astype(np.float32))
     # Last, because it says that the shard is whole.
     store.write_array(files.images, image.astype(plan["dtype"]))
-
-
-@contextmanager
-def progress(*, done: int, total: int) -> Iterator[Callable[[int], None]]:
-    """A live bar on a terminal's stderr, a line every ten seconds elsewhere: pairs, rate, time left."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    console, started, made = Console(stderr=True), time.monotonic(), 0
-
-    def rate() -> float:
-        return made / max(time.monotonic() - started, 1e-9)
-
-    if console.is_terminal:
-        columns = (
-            TextColumn("pairs"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[rate]:.0f} a second"),
-        )
-        with Progress(*columns, TextColumn("left"), TimeRemainingColumn(), console=console, transient=True) as bar:
-            task = bar.add_task("", total=total, completed=done, rate=0.0)
-
-            def advance(count: int) -> None:
-                nonlocal made
-                made += count
-                bar.update(task, completed=done + made, rate=rate())
-
-            yield advance
-        return
-
-    last = started
-
-    def line(count: int) -> None:
-        nonlocal made, last
-        made += count
-        if done + made < total and time.monotonic() - last < SECONDS_BETWEEN_LINES:
-            return
-        last = time.monotonic()
-        left = (total - done - made) / max(rate(), 1e-9)
-        told = f"pairs {done + made:,}/{total:,}  {rate():.0f} a second  {left:.0f} s left"
-        console.print(told, highlight=False, soft_wrap=True)
-
-    yield line

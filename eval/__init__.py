@@ -15,7 +15,7 @@ from .classifier_cache import cache_folder, kept_classifier
 from .cmmd import cmmd
 from .crossing import crossing
 from .density_coverage import density_coverage
-from .devices import whole
+from .devices import over_devices, whole
 from .diversity import within_class_diversity
 from .draw import Sampler, draw, draw_all
 from .features import Features, in_batches, network_features, pixels
@@ -89,6 +89,7 @@ __all__ = [
     "metric_against_nfe",
     "metric_name",
     "network_features",
+    "over_devices",
     "pixels",
     "precision_recall",
     "print_report",

@@ -1,6 +1,7 @@
 """Batches spread over devices, and results brought together from devices and hosts."""
 
 import os
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -63,6 +64,30 @@ def rows_per_host(batch_size: int, mesh: Mesh) -> int:
     hosts = max(1, mesh.size // len(mesh.local_devices))
     devices = len(mesh.local_devices)
     return -(-batch_size // (hosts * devices)) * devices
+
+
+def over_devices(f: Callable[..., Any], params: Any) -> Callable[..., Any]:
+    """f(params, *rows) -> arrays [n, ...], compiled once and with the rows spread over the devices of this host.
+
+    Args:
+        f: of parameters, and of arrays [n, ...] whose rows it takes each by itself.
+        params: a copy of which each device gets.
+
+    Returns:
+        of the arrays, any number of rows: what is missing to as many on each device repeats the last one and is
+        dropped.
+    """
+    mesh = local_mesh()
+    params = on_mesh(params, mesh)
+    apply = jax.jit(f, out_shardings=spread(mesh))
+
+    def call(*rows: Shaped[np.ndarray, "n ..."]) -> Any:
+        n = len(rows[0])
+        padded = [np.pad(a, [(0, -n % mesh.size)] + [(0, 0)] * (a.ndim - 1), mode="edge") for a in rows]
+        outputs = apply(params, *jax.device_put(padded, spread(mesh)))
+        return jax.tree.map(lambda a: np.asarray(a)[:n], outputs)
+
+    return call
 
 
 def local_rows(x: Shaped[Array, "rows ..."]) -> np.ndarray:

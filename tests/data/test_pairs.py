@@ -164,7 +164,7 @@ def test_a_folder_of_other_pairs_is_left_alone(folder, changes, message):
 
 
 def test_progress_says_how_many_how_fast_and_how_long(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("data.pairs_writing.SECONDS_BETWEEN_LINES", 0.0)
+    monkeypatch.setattr("data.writing_progress.SECONDS_BETWEEN_LINES", 0.0)
     write(tmp_path / "told")
     lines = capsys.readouterr().err.splitlines()
     assert lines[0].startswith("pairs 2/11  ")

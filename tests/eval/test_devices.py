@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from eval.devices import gather_rows, host_share, local_mesh, rows_per_host, sum_over_hosts
+from eval.devices import gather_rows, host_share, local_mesh, over_devices, rows_per_host, sum_over_hosts
 from eval.statistics import empty, update
 from tests.eval import judged
 
@@ -110,3 +110,36 @@ def test_cores_are_devices_unless_a_number_was_chosen(chosen, expected):
         [sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True, check=True
     )
     assert int(found.stdout) == expected
+
+
+def test_rows_that_the_devices_do_not_divide_are_filled_up():
+    x, weight = np.arange(30.0, dtype=np.float32).reshape(10, 3), np.float32(2)
+    doubled, total = over_devices(lambda weight, x, i: (weight * x, x.sum(1) + i), weight)(x, np.arange(10))
+    np.testing.assert_array_equal(doubled, 2 * x)
+    np.testing.assert_array_equal(total, x.sum(1) + np.arange(10))
+
+
+ON_DEVICES = """
+import jax, numpy as np
+from eval.devices import over_devices
+
+seen = []
+
+def f(params, x):
+    seen.append(x.shape[0])
+    jax.debug.inspect_array_sharding(x, callback=lambda sharding: seen.append(len(sharding.device_set)))
+    return params * x
+
+x = np.arange(30.0, dtype=np.float32).reshape(10, 3)
+np.testing.assert_array_equal(over_devices(f, np.float32(2))(x), 2 * x)
+assert seen == [16, 8], seen
+"""
+
+
+@pytest.mark.slow
+def test_rows_lie_on_all_devices():
+    environment = os.environ | {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "8"}
+    done = subprocess.run(
+        [sys.executable, "-c", ON_DEVICES], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
