@@ -125,6 +125,7 @@ def test_a_velocity_starts_as_that_of_any_teacher(teacher, runs):
         ("imagenet64_ct", "imagenet64_edm", {}),
         ("cifar10_consistency_fm", "cifar10_rectified_flow", {}),
         ("cifar10_mean_flow", "cifar10_edm", {}),
+        ("imagenet256_mean_flow", "imagenet256_sit", {"patch": 4}),
     ],
 )
 def test_other_recipes_start_from_a_teacher_too(name, teacher, changes, runs):
