@@ -5,6 +5,7 @@ Not a run. Every published config on CIFAR-10 and ImageNet, and own_images, has 
     judged_features         ("pixels",), or those of one network, such as ("inception", "inception_logits"); () judges
                             nothing, the default where images are too large to be compared in pixels
     feature_weights         the file of that network; fetched once if not given
+    feature_resize          how images come to its size; its usual way if not given
     judged_against          a file of moments, an npz or a folder of images; the images trained on if not given
     judged_samples          of each sampler
     judged_every            steps between judgements while training, 0 for none
@@ -38,6 +39,7 @@ def values(*features: str, averages: Sequence[str] = ()) -> dict[str, Any]:
     return {
         "judged_features": features,
         "feature_weights": "",
+        "feature_resize": "",
         "judged_against": "",
         "judged_samples": 50_000,
         "judged_every": 0,
@@ -84,7 +86,9 @@ def judged(config: ConfigDict, images: Images) -> Judged:
 
     @cache
     def measured() -> tuple[Sequence[evaluation.Features], Sequence[evaluation.Score]]:
-        return _features(names, config.feature_weights)
+        if names == PIXELS:
+            return (evaluation.pixels,), ()
+        return judging.features(names, weights=config.feature_weights or None, resize=config.feature_resize or None)
 
     @cache
     def references() -> list[evaluation.Reference]:
@@ -185,10 +189,6 @@ def evaluations(
         return scalars
 
     return Periodic(every, run, tuple(averages), ready)
-
-
-def _features(names: Sequence[str], weights: str) -> tuple[Sequence[evaluation.Features], Sequence[evaluation.Score]]:
-    return ((evaluation.pixels,), ()) if tuple(names) == PIXELS else judging.features(names, weights=weights or None)
 
 
 def _reference(features: evaluation.Features, *, against: str, images: Images) -> evaluation.Reference:
