@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import jax
+
 import eval as evaluation
 import train
 
@@ -45,8 +47,10 @@ def trained_run() -> tuple[train.Finished, train.Experiment, Path]:
         experiment = build(config, config_file)
         train.validate(experiment)
         next(experiment.batches(0))  # reads and checks real data before anything is compiled or written
-        for read in filter(None, (experiment.frozen, experiment.initial, *(p.ready for p in experiment.periodic))):
+        for read in (experiment.frozen, *(periodic.ready for periodic in experiment.periodic)):
             read()  # a teacher that is not there, or the network of a judge, is told now
+        if experiment.initial is not None:
+            train.check_initial(experiment.initial(), jax.eval_shape(experiment.init, jax.random.key(0)))
     except (ValueError, TypeError, OSError) as error:
         raise UsageError(str(error)) from error
     try:

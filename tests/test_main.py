@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from modes.pictures import draws_pictures, told_apart
+from tests.configs import made_up
 from train import Sampler
 
 ROOT = Path(__file__).parents[1]
@@ -274,6 +275,17 @@ def test_what_is_missing_is_named(workdir, tmp_path, arguments, message):
     assert code == 1
     assert message in output
     assert "Traceback" not in output
+
+
+@pytest.mark.slow
+def test_a_teacher_of_another_network_is_refused_before_anything_is_trained(tmp_path):
+    teacher = made_up.run(tmp_path / "teacher", "digits_teacher", width=32)
+    options = ("--workdir", str(tmp_path / "run"), f"--config.teacher_run={teacher}")
+    code, output = run("main.py", "--config", "configs/digits_ect.py", *options)
+    assert code == 1
+    assert "the parameters to start from are not those of this network:" in output
+    assert "Traceback" not in output
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(

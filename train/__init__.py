@@ -17,7 +17,7 @@ from .refusal import Refused
 from .restoring import PARTS, Resume
 from .sharding import batch_sharding, check_batch_size, make_mesh, replicated, state_shardings
 from .snapshots import restore_or_reconstruct
-from .state import State, init_state, place_state, state_like
+from .state import State, check_initial, init_state, place_state, state_like
 from .step import make_step
 from .topology import topology_devices
 from .weights import restore_average
@@ -46,6 +46,7 @@ __all__ = [
     "check",
     "check_alike",
     "check_batch_size",
+    "check_initial",
     "circumstances",
     "code_hash",
     "code_hashes",
