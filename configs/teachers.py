@@ -1,4 +1,4 @@
-"""Diffusion models as teachers: what a config says of the one it trains, and how a student's config takes it.
+"""Diffusion models and flows as teachers: how a student's config takes the one that a run has trained.
 
 A student gives a workdir; the run in it is rebuilt from its own config and checked before anything is read.
 """
@@ -24,7 +24,7 @@ from train.state import check_initial
 
 
 class Teacher(NamedTuple):
-    """A trained diffusion model: how its denoiser is made of its network's parameters, and how they are read.
+    """A trained diffusion model or flow: how its denoiser is made of its network's parameters, and how they are read.
 
     Attributes:
         diffusion: what it is.
@@ -50,16 +50,16 @@ def teacher(
     """The diffusion model trained in a workdir, checked against the student it shall teach.
 
     Without a workdir the run can be built and looked at, and says what it lacks when it is to be trained. A student is
-    built as its teacher, by `built_as` and `network_of` or `trigflow_network_of`, or it says the one `form`
-    that it has. If it only `starts` from the weights there, the run may be of a consistency model, which has no
+    built as its teacher, by `built_as` and `network_of`, `trigflow_network_of` or `velocity_of`, or it says the one
+    `form` that it has. If it only `starts` from the weights there, the run may be of a consistency model, which has no
     denoiser to follow. In place of a workdir a config, such as configs/imagenet512_trigflow.py:XXL, names a teacher
     that is yet to be trained: the run can be planned for.
 
     Raises:
         FileNotFoundError: if there is no run, or it has no checkpoint, when the parameters are read.
-        ValueError: if the run is not of a diffusion model, or of other data, or preconditioned otherwise, or
-            outputs what a student of one form does not, or guidance is asked of a model that never saw the
-            null class.
+        ValueError: if the run is not of a diffusion model or a flow, or of other data, or preconditioned for another
+            sigma_data, or outputs what a student of one form does not, or guidance is asked of a model that never saw
+            the null class.
     """
     if not workdir:
         return Teacher(_absent(tuple(shape), num_classes, sigma_data), _no_teacher, _no_teacher)
