@@ -22,7 +22,7 @@ def pixel_judge(source: data.Source, *, limit: int = 10_000) -> Callable[[Iterab
     if dim > LARGEST_IN_PIXELS:
         raise ValueError(
             f"images of {source.shape} are {dim:,} numbers, whose covariance takes {8 * dim**2 / 2**30:,.0f} GiB; judge"
-            " them by features, --config.judged_features='(\"inception\",)'"
+            " them by features of a network, such as inception"
         )
 
     @cache
