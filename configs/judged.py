@@ -53,7 +53,8 @@ class Judged(NamedTuple):
 
     Attributes:
         judge: as an Experiment has it; what it needs is read when it is first called.
-        ready: () -> nothing; raises what would be raised then for weights that are not there.
+        ready: () -> nothing; raises what would be raised while training for weights that are not there, and for too few
+            samples.
     """
 
     judge: Judge
@@ -80,9 +81,6 @@ def judged(config: ConfigDict, images: Images) -> Judged:
     against = str(Path(config.judged_against).expanduser()) if config.judged_against else ""
     if against and not Path(against).exists():
         raise FileNotFoundError(f"judged_against={against}: no such file of moments, npz file or folder of images")
-    if names == PIXELS and not against:
-        in_pixels = cache(lambda: judges.pixel_judge(images()))
-        return Judged(lambda batches: in_pixels()(batches), in_pixels)
 
     @cache
     def measured() -> tuple[Sequence[evaluation.Features], Sequence[evaluation.Score]]:
@@ -98,7 +96,22 @@ def judged(config: ConfigDict, images: Images) -> Judged:
     def judge(batches: evaluation.Batches) -> list[evaluation.Row]:
         return evaluation.judge(batches, references=references(), scores=measured()[1])
 
-    return Judged(judge, measured)
+    in_pixels = cache(lambda: judges.pixel_judge(images()))
+
+    def ready() -> None:
+        if names == PIXELS:
+            in_pixels()
+        for features in measured()[0]:
+            dim = features.extract(np.zeros((1, *images().shape), np.uint8)).shape[1]
+            if config.judged_often_samples <= dim:
+                raise ValueError(
+                    f"judged_often_samples={config.judged_often_samples} are too few for a distance in {dim:,}"
+                    f" dimensions of {features.name}; give more than {dim:,}"
+                )
+
+    if names == PIXELS and not against:
+        return Judged(lambda batches: in_pixels()(batches), ready)
+    return Judged(judge, ready)
 
 
 def fields(

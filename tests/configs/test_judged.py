@@ -140,6 +140,10 @@ def test_what_cannot_be_judged_is_told_before_the_first_step(weights, tmp_path):
     experiment = build(judged_features=("inception",), feature_weights=absent, judged_every=10)
     with pytest.raises(FileNotFoundError, match=r"absent\.pth"):
         fit(experiment, tmp_path / "run")
+    told = {"judged_features": ("inception",), "feature_weights": str(weights), "judged_every": 10}
+    few = build(**told, judged_often_samples=3)
+    with pytest.raises(ValueError, match=r"judged_often_samples=3 are too few for a distance in 3 dimensions of incep"):
+        fit(few, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
