@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -30,6 +31,8 @@ def load_experiment(workdir: str | Path) -> Experiment:
 def read_run(workdir: str | Path) -> tuple[Path, Any]:
     """The config file of a trained run and the values it had, a ConfigDict.
 
+    Values that the config file has got since the run began are today's defaults, which stderr is told.
+
     Raises:
         FileNotFoundError: the folder or its run.json is missing.
         ValueError: run.json is damaged.
@@ -50,7 +53,26 @@ def read_run(workdir: str | Path) -> tuple[Path, Any]:
     if missing:
         raise ValueError(f"{path} lacks {' and '.join(missing)}; it has {sorted(run)}")
     # Joining leaves a path that is absolute already as it is.
-    return REPOSITORY / run["config_file"], ConfigDict(_with_tuples(run["config"]))
+    config_file, values = REPOSITORY / run["config_file"], _with_tuples(run["config"])
+    added = {name: value for name, value in _defaults(config_file).items() if name not in values}
+    if added:
+        _tell(
+            f"{workdir} is a run of earlier code; taken as today: {', '.join(f'{n}={v!r}' for n, v in added.items())}"
+        )
+    return config_file, ConfigDict({**added, **values})
+
+
+def _defaults(config_file: Path) -> dict[str, Any]:
+    """Values of a config file; none of one that is not there or has no values of its own."""
+    get_config = getattr(load_module(config_file), "get_config", None) if config_file.exists() else None
+    return get_config().to_dict() if get_config else {}
+
+
+@cache
+def _tell(text: str) -> None:
+    from rich.console import Console
+
+    Console(stderr=True).print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def _with_tuples(value: Any) -> Any:

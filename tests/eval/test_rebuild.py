@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from eval.rebuild import load_experiment, load_module
+from eval.rebuild import load_experiment, load_module, read_run
 
 CONFIG_FILE = """
 from types import SimpleNamespace
@@ -33,6 +33,16 @@ def record(tmp_path, config_file):
 def test_build_gets_the_values_of_the_run(record):
     experiment: Any = load_experiment(record.parent)
     assert (experiment.width, experiment.seed) == (8, 1)
+
+
+def test_values_that_the_config_got_later_are_todays_and_told(record, config_file, capsys):
+    values = 'ConfigDict({"seed": 0, "width": 3, "shape": (1, 2)})'
+    config_file.write_text(f"from ml_collections import ConfigDict\nget_config = lambda: {values}\n" + CONFIG_FILE)
+    for _ in range(2):
+        _, config = read_run(record.parent)
+        assert (config.seed, config.width, config.shape, config.network.width) == (1, 3, (1, 2), 8)
+    told = capsys.readouterr().err.splitlines()
+    assert told == [f"{record.parent} is a run of earlier code; taken as today: shape=(1, 2), width=3"]
 
 
 def test_a_relative_config_file_is_sought_in_the_repository(record):
