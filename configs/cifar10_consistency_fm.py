@@ -11,7 +11,6 @@ Differs from the released code: the boundary is 0 and then 0.9, as its configs s
 paper, where the code has the current ones. Network time 999 t, where theirs is 999 (1 - t).
 """
 
-from collections.abc import Callable
 from functools import partial
 
 import jax
@@ -19,10 +18,10 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
-from configs import cifar10, glue, teachers
+from configs import cifar10, cifar10_rectified_flow, glue, teachers
 from losses import consistency_flow_matching, linear
 from losses.types import Loss, Net
-from models import ddpmpp, preconditioning
+from models import ddpmpp
 from samplers import euler, grids
 from train import Batch, Context, Experiment, Params, averages
 
@@ -54,19 +53,12 @@ def get_config() -> ConfigDict:
     return config
 
 
-def velocity_of(config: ConfigDict, teacher: teachers.Teacher) -> Callable[[Net], Net]:
-    """What the network outputs -> v(x_t, t): itself, or what that of the model says from which it starts."""
-    return teachers.velocity_of(
-        teacher, partial(preconditioning.velocity, time_scale=config.time_scale), config.sigma_data
-    )
-
-
 def build(config: ConfigDict) -> Experiment:
     """The experiment of these values."""
     images = cifar10.source(config)
     teacher = cifar10.teacher(config, images)
     model = teachers.built_as(teacher, cifar10.unet(ddpmpp, config))
-    of = velocity_of(config, teacher)
+    of = cifar10_rectified_flow.velocity_of(config, teacher)
 
     def velocity(params: Params, labels: jax.Array | None, dropout: jax.Array | None = None) -> Net:
         return of(glue.bind(model, params, labels, dropout))
