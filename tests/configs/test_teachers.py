@@ -112,7 +112,7 @@ def test_a_velocity_starts_as_that_of_any_teacher(teacher, runs):
     x, t = jax.random.normal(jax.random.key(0), (3, *made_up.SHAPE)), jnp.array([0.02, 0.5, 0.98])
     D = taught.diffusion.on_path(taught.params(), None, linear)
     expected = conversions.denoiser_to_velocity(linear, D)(x, t)
-    np.testing.assert_allclose(flow.velocity(start, None)(x, t), expected, rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(flow.velocity(start, None)(x, t), expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.usefixtures("small_data")
