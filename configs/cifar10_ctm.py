@@ -74,8 +74,10 @@ def trajectory(config: ConfigDict) -> ctm.Trained:
         cifar10.classes(config),
         config.sigma_data,
         "ema",
+        lambda params, labels: ctm.preconditioned(student, labels, config.sigma_data)(params),
         student.form,
         network=lambda params: params["network"],
+        images=lambda: images,
         built=trained_models.built_of(student.model),
     )
 

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+import data
 import eval as evaluation
 import train
 from configs import glue, teachers, trajectories
@@ -130,13 +131,17 @@ def teacher_step(D: Net, grid: np.ndarray) -> Step:
 class Trained(NamedTuple):
     """What a config that trains a trajectory model says to runs that go on from it, by its `trajectory(config)`.
 
+    Where s = t it is a diffusion model: it has a likelihood and makes pairs.
+
     Attributes:
         shape: of its examples.
         num_classes: 0 if it is unconditional.
         sigma_data: standard deviation its preconditioning assumes.
         average: the weights to take.
+        g: (network's params, labels) -> g(x_t, t, s) on the EDM path.
         form: what its network outputs.
         network: parameters of the run -> those of its network.
+        images: () -> the images it was trained on, where it can say; pairs of real images are made of them.
         built: how its network is built where its weights do not say it, by `trained_models.built_of`.
     """
 
@@ -144,8 +149,10 @@ class Trained(NamedTuple):
     num_classes: int
     sigma_data: float
     average: str
+    g: Callable[[Params, jax.Array | None], FlowMap]
     form: Form = EDM
     network: Callable[[Params], Params] = lambda params: params
+    images: Callable[[], data.Source] | None = None
     built: Mapping[str, Any] = {}  # never changed
 
 

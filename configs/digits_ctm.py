@@ -19,10 +19,11 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 import data
-from configs import ctm, digits, digits_students, glue, teachers, trajectories
+from configs import ctm, digits, digits_students, forms, glue, teachers, trajectories
 from losses import conversions, edm, pairs, steps, times
 from losses.adversarial import hinge_generator
 from losses.types import FlowMap, Loss, Net, PerExample
+from models import DiT
 from samplers import grids, heun
 from train import Batch, Context, Experiment, Params, averages
 
@@ -54,11 +55,31 @@ def get_config() -> ConfigDict:
     return config
 
 
+def network(config: ConfigDict, source: data.Source) -> DiT:
+    """The teacher's network, told s."""
+    return digits.network(config, source).clone(second_time=True)
+
+
+def trajectory(config: ConfigDict) -> ctm.Trained:
+    """What this network is to runs that go on from it."""
+    source = data.digits()
+    return ctm.Trained(
+        source.shape,
+        source.num_classes,
+        config.sigma_data,
+        f"power_{config.sigma_rels[0]:.2f}",
+        digits_students.on_path_with_end(network(config, source), config, edm),
+        forms.TRIGFLOW,
+        network=lambda params: params["network"],
+        images=lambda: source,
+    )
+
+
 def build(config: ConfigDict) -> Experiment:
     """The experiment of these values."""
     source = data.digits()
     teacher = digits_students.teacher(config, source)
-    model = digits.network(config, source).clone(second_time=True)
+    model = network(config, source)
     g_of = digits_students.on_path_with_end(model, config, edm)
     judge = trajectories.discriminator(config.discriminator_channels) if config.adversarial_weight else None
     seen = (*source.shape[:2], source.shape[2] + source.num_classes)

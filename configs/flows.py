@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 import data
 import eval as evaluation
 import train
-from configs import glue, latents, teachers, trained_models
+from configs import ctm, glue, latents, teachers, trained_models
 from losses import Path as NoisePath
 from losses import conversions, edm, interpolate, linear
 from losses.types import Net
@@ -69,7 +69,7 @@ class Ode(NamedTuple):
 
 
 def read(workdir: str | Path) -> Ode:
-    """The ODE of a run with a `flow(config)` or a `diffusion(config)`; nothing of what was trained is read.
+    """The ODE of a run with a `flow(config)`, a `diffusion(config)` or a `trajectory(config)`; no weights are read.
 
     That of a diffusion model starts at 80 z, which but for its scale is the straight path's state at t = 80 / 81 where
     nothing is left of the data: what it makes of 80 z is paired with z (Lee et al. 2024).
@@ -86,13 +86,22 @@ def read(workdir: str | Path) -> Ode:
         return Ode(flow.velocity, linear, grids.linear, 32, 1e-3, *whole)
     if hasattr(module, "diffusion"):
         diffusion: trained_models.Diffusion = module.diffusion(config)
-
-        def velocity(params: train.Params, labels: jax.Array | None) -> Net:
-            return conversions.denoiser_to_velocity(edm, diffusion.on_path(params, labels, edm))
-
         whole = (diffusion.shape, diffusion.num_classes, diffusion.average, diffusion.network, diffusion.images)
-        return Ode(velocity, edm, grids.karras, 18, 1e-3, *whole)
+        return _of_denoiser(lambda params, labels: diffusion.on_path(params, labels, edm), *whole)
+    if hasattr(module, "trajectory"):
+        trained: ctm.Trained = module.trajectory(config)
+        whole = (trained.shape, trained.num_classes, trained.average, trained.network, trained.images)
+        return _of_denoiser(lambda params, labels: ctm.denoiser(trained.g(params, labels)), *whole)
     raise ValueError(f"the run in {workdir} is of {config_file.name}, which trains no flow and no diffusion model")
+
+
+def _of_denoiser(D: glue.NetOf, *whole: Any) -> Ode:
+    """That of a diffusion model with the denoiser D on the EDM path."""
+
+    def velocity(params: train.Params, labels: jax.Array | None) -> Net:
+        return conversions.denoiser_to_velocity(edm, D(params, labels))
+
+    return Ode(velocity, edm, grids.karras, 18, 1e-3, *whole)
 
 
 def start(config: ConfigDict, model: glue.Backbone, source: data.Source) -> dict[str, Any]:

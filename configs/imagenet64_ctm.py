@@ -67,6 +67,7 @@ def trajectory(config: ConfigDict) -> ctm.Trained:
         source.num_classes,
         config.sigma_data,
         "ema",
+        lambda params, labels: ctm.preconditioned(student, labels, config.sigma_data)(params),
         student.form,
         built=trained_models.built_of(student.model),
     )

@@ -42,7 +42,7 @@ def likelihood(
     estimated: bool = True,
     seed: int = 0,
 ) -> Likelihood:
-    """The likelihood of a run with a `flow(config)` or a `diffusion(config)`.
+    """The likelihood of a run with a `flow(config)`, a `diffusion(config)` or a `trajectory(config)`.
 
     A grey level has uniform noise of its own width added, 2 / 255 where levels are x / 127.5 - 1, so that the bits
     bound those of a code for the levels from above. The state starts at the ODE's `end`.

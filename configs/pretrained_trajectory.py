@@ -4,6 +4,7 @@ Not a run by itself: folders that `python -m models.pretrained` writes are runs 
 """
 
 from functools import partial
+from typing import Any
 
 import jax
 from ml_collections import ConfigDict
@@ -20,13 +21,19 @@ def build(config: ConfigDict) -> pretrained.Published:
     model = pretrained.network(config)
 
     def jump(params: Params, labels: jax.Array | None) -> FlowMap:
-        def F(x: jax.Array, t: jax.Array, s: jax.Array) -> jax.Array:
-            return glue.bind(model, params, labels, s=s)(x, t)
-
-        return ctm.flow_map(calls.trajectory(settings.call.to_dict(), F))
+        return ctm.flow_map(g_of(model, config, params, labels))
 
     samplers = tuple(ctm.sampler(jump, settings.shape, n, gamma=0.0, sigma_min=settings.call.sigma_min) for n in (1, 2))
     return pretrained.published(config, samplers)
+
+
+def g_of(model: Any, config: ConfigDict, params: Params, labels: jax.Array | None) -> FlowMap:
+    """g(x_t, t, s) of a network, the whole one or a student's."""
+
+    def F(x: jax.Array, t: jax.Array, s: jax.Array) -> jax.Array:
+        return glue.bind(model, params, labels, s=s)(x, t)
+
+    return calls.trajectory(config.settings.call.to_dict(), F)
 
 
 def trajectory(config: ConfigDict) -> ctm.Trained:
@@ -38,6 +45,7 @@ def trajectory(config: ConfigDict) -> ctm.Trained:
         settings.num_classes,
         settings.call.sigma_data,
         "params",
+        partial(g_of, model, config),
         network=partial(pretrained_diffusion.students_params, config),
         built=trained_models.built_of(model),
     )

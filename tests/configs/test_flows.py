@@ -90,6 +90,17 @@ def test_a_diffusion_model_pairs_what_it_makes_of_80_z_with_z(runs, tmp_path):
     np.testing.assert_allclose(batch["image"], expected, rtol=1e-3, atol=1e-3)
 
 
+def test_a_trajectory_model_pairs_what_its_own_solver_makes(runs, tmp_path):
+    """The run's sampler by Heun steps, which asks the network at s = t."""
+    flows.make_pairs(runs("digits_ctm"), tmp_path / "pairs", n=2, solver_steps=18)
+    batch = data.pairs(tmp_path / "pairs").take(np.arange(2))
+    np.testing.assert_allclose(batch["noise"], noise.initial(sample_keys(0, np.arange(2)), SHAPE), rtol=1e-6)
+    (sampler,) = (s for s in student("digits_ctm").samplers if s.name == "heun 18")
+    params, _ = restore_average(runs("digits_ctm"), "power_0.05")
+    expected = sampler.sample(params, sample_keys(0, np.arange(2)), jnp.arange(2))
+    np.testing.assert_allclose(batch["image"], expected, rtol=1e-3, atol=1e-3)
+
+
 def test_pairs_that_cannot_be_made_are_refused(runs, made, tmp_path):
     with pytest.raises(ValueError, match=r"is of digits_ect\.py, which trains no flow and no diffusion model"):
         flows.make_pairs(runs("digits_ect"), tmp_path, n=1)

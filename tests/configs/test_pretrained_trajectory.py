@@ -8,13 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs import cifar10, cifar10_ctm, ctm, forms, imagenet64_ctm, teachers
+import data
+from configs import cifar10, cifar10_ctm, ctm, flows, forms, imagenet64_ctm, teachers
+from configs.likelihoods import likelihood
 from models.pretrained import convert, openai, write
 from models.unet_blocks import group_norm
 from tests.configs.made_up import SHAPE, images, module, small
 from tests.models.pretrained import made_up as checkpoints
 from tests.models.pretrained import written
-from train import restore_average
+from train import Record, fit, restore_average, write_record
 from train.state import check_initial
 
 pytestmark = pytest.mark.usefixtures("small_data")
@@ -88,6 +90,39 @@ def test_an_earlier_run_goes_on_from_its_average(name, runs):
     workdir = runs(name)
     start, (expected, _) = started(name, workdir), restore_average(workdir, "ema")
     jax.tree.map(np.testing.assert_array_equal, start, expected)
+
+
+@pytest.mark.parametrize("name", ["cifar10_ctm", "imagenet64_ctm"])
+def test_the_ode_of_a_run_is_where_short_jumps_go(name, runs):
+    """(G(x, t, s) - x) / (s - t) tends to the velocity as s tends to t."""
+    trained, ode = module(name).trajectory(small(name)), flows.read(runs(name))
+    params = ode.network(restore_average(runs(name), "ema")[0])
+    labels = jnp.array([0, 1]) if trained.num_classes else None
+    x, t = jax.random.normal(jax.random.key(0), (2, *SHAPE)), jnp.array([0.8, 3.0])
+    s = 0.99 * t
+    jumped = jax.jit(ctm.flow_map(trained.g(params, labels)))(x, t, s)
+    slope = (jumped - x) / (s - t)[:, None, None, None]
+    found = jax.jit(ode.velocity(params, labels))(x, t)
+    np.testing.assert_allclose(found, slope, atol=0.02 * np.abs(slope).max())
+    assert (ode.shape, ode.num_classes, ode.average) == (SHAPE, trained.num_classes, "ema")
+
+
+def test_a_converted_one_makes_pairs_and_has_a_likelihood(tmp_path):
+    """Those of a run of ours with its weights."""
+    folder, params = of_cifar10(tmp_path)
+    ours = tmp_path / "ours"
+    config = small("cifar10_ctm", start_run=str(folder), distill=False, steps=0)
+    write_record(ours, Record("configs/cifar10_ctm.py", config.to_dict()))
+    fit(module("cifar10_ctm").build(config), ours)
+    jax.tree.map(np.testing.assert_array_equal, restore_average(ours, "ema")[0]["network"], params)
+    images, made = np.random.default_rng(0).integers(0, 256, (2, *SHAPE), dtype=np.uint8), []
+    for name, workdir in (("theirs", folder), ("ours", ours)):
+        flows.make_pairs(workdir, tmp_path / f"pairs_of_{name}", n=2, solver_steps=3)
+        bits = likelihood(workdir, solver_steps=2).bits(images, None, np.arange(2, dtype=np.int32))
+        made.append((bits, data.pairs(tmp_path / f"pairs_of_{name}").take(np.arange(2))["image"]))
+    for theirs, of_ours in zip(*made, strict=True):
+        np.testing.assert_allclose(theirs, of_ours, rtol=1e-4, atol=1e-4)
+        assert np.std(theirs) > 0
 
 
 def test_what_is_no_trajectory_model_or_of_other_data_is_refused(tmp_path, runs):
