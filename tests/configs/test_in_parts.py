@@ -1,18 +1,13 @@
 """Rows come back in their order however they are parted, and none travels between devices."""
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 
 from configs.in_parts import in_parts
-
-ROOT = Path(__file__).parents[2]
+from tests.children import on_devices
 
 
 @pytest.mark.parametrize(
@@ -60,12 +55,6 @@ print(json.dumps({"sent": sent, "apart": float(jnp.abs(program(x) - f(x)).max())
 
 @pytest.mark.slow
 def test_eight_devices_do_their_own_rows():
-    environment = os.environ | {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "8"}
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", ON_DEVICES],
-        cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
-    found = json.loads(done.stdout)
+    found = json.loads(on_devices(8, "-c", ON_DEVICES))
     assert found["sent"] == []
     assert found["apart"] < 1e-5

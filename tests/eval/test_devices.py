@@ -12,6 +12,7 @@ import pytest
 
 from eval.devices import gather_rows, host_share, local_mesh, over_devices, rows_per_host, sum_over_hosts
 from eval.statistics import empty, update
+from tests.children import on_devices
 from tests.eval import judged
 
 ROOT = Path(__file__).parents[2]
@@ -138,8 +139,4 @@ assert seen == [16, 8], seen
 
 @pytest.mark.slow
 def test_rows_lie_on_all_devices():
-    environment = os.environ | {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "8"}
-    done = subprocess.run(
-        [sys.executable, "-c", ON_DEVICES], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    on_devices(8, "-c", ON_DEVICES)

@@ -1,12 +1,8 @@
 """Couplings: noise stays N(0, I) as a whole, and optimal transport pairs as brute force and SciPy do."""
 
 import json
-import os
-import subprocess
-import sys
 from functools import partial
 from itertools import permutations
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -17,8 +13,7 @@ from scipy.optimize import linear_sum_assignment  # type: ignore[import-untyped]
 
 from losses import consistency, couplings
 from losses.couplings import on_host, optimal_transport
-
-ROOT = Path(__file__).parents[2]
+from tests.children import on_devices
 
 on_scipy = on_host(linear_sum_assignment)
 SOLVERS = {"scipy": on_scipy, "optax": optax.assignment.hungarian_algorithm}
@@ -236,13 +231,7 @@ def test_pairs_do_not_depend_on_the_devices_and_no_data_leave_them():
 
     To the last places of the noise, which compilers compute in vectors of other lengths. Another pair is other noise.
     """
-    environment = os.environ | {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "8"}
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", ON_DEVICES],
-        cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
-    found = json.loads(done.stdout)
+    found = json.loads(on_devices(8, "-c", ON_DEVICES))
     _, z = optimal_transport(jax.random.key(1), data(32, 3), assign=on_scipy, labels=jnp.arange(32) % 2, groups=8)
     for devices in ("2", "8"):
         np.testing.assert_allclose(found[devices]["z"], z, rtol=1e-6)

@@ -1,20 +1,15 @@
 """With parameters shared out over devices, what is sent around is the parameters and not the activations."""
 
 import json
-import os
-import subprocess
-import sys
 
 import pytest
+
+from tests.children import on_devices
 
 
 @pytest.fixture(scope="module")
 def multiples():
-    flags = os.environ | {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "8"}
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.models.spread_over"], env=flags, capture_output=True, text=True, check=True
-    )
-    return json.loads(done.stdout)
+    return json.loads(on_devices(8, "-m", "tests.models.spread_over"))
 
 
 @pytest.mark.slow

@@ -1,13 +1,10 @@
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 
+from tests.children import on_devices
 from tests.tiny import experiment
 from train import fit
 
@@ -29,14 +26,7 @@ def test_where_averages_are_kept_changes_no_bit_of_a_resumed_run(tmp_path):
 @pytest.mark.slow
 def test_eight_devices_that_share_a_transformer_in_every_way_agree_with_one():
     """Data, fsdp and tensor axes, micro-batches, averages on the host."""
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.sharded_steps"],
-        cwd=Path(__file__).parents[2],
-        env=os.environ | {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "8"},
-        capture_output=True, text=True, timeout=300, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    facts = json.loads(done.stdout)
+    facts = json.loads(on_devices(8, "-m", "tests.sharded_steps"))
     assert facts["moved"] > 0.01
     assert facts["difference"] < 1e-6
     for part, memory in (("params", "device"), ("momentum", "device"), ("average", "pinned_host")):
