@@ -27,6 +27,15 @@ from train import Experiment, Processes, Sampler, averages, find_processes, fit,
 DIM = 16
 HEARTBEAT_SECONDS = 20
 
+# Changes of `experiment` that keep of it what a checkpoint needs.
+BRIEF: dict[str, Any] = {
+    "snapshot_every": 0,
+    "steps": 12,
+    "checkpoint_every": 4,
+    "averages": {},
+    "judged_average": "params",
+}
+
 
 def batches(
     start: int, rows: Sequence[int] | None = None, *, batch_size: int, dim: int
