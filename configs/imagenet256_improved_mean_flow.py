@@ -59,6 +59,7 @@ def get_config(size: str = "B/2") -> ConfigDict:
             "head_depth": 8,
             "bfloat16": False,
             "remat": "dots",
+            "unroll": 1,  # blocks in one iteration of their scan
             # times, weight, guidance
             "mean": -0.4,
             "std": 1.0,
@@ -95,6 +96,7 @@ def network(config: ConfigDict, num_classes: int) -> InContextDiT:
         head_depth=config.head_depth,
         num_classes=num_classes,
         remat=glue.remat(config.remat),
+        unroll=config.unroll,
         dtype=jnp.bfloat16 if config.bfloat16 else jnp.float32,
     )
 

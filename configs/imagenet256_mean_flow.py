@@ -66,6 +66,7 @@ def get_config(size: str = "B/4") -> ConfigDict:
             **NETWORKS[name]._asdict(),
             "bfloat16": False,
             "remat": "dots",
+            "unroll": 1,  # blocks in one iteration of their scan
             # times, weight, guidance
             "mean": -0.4,
             "std": 1.0,
@@ -103,6 +104,7 @@ def network(config: ConfigDict, num_classes: int) -> DiT:
         num_classes=num_classes,
         second_time=True,
         remat=glue.remat(config.remat),
+        unroll=config.unroll,
         dtype=jnp.bfloat16 if config.bfloat16 else jnp.float32,
     )
 

@@ -46,6 +46,7 @@ def get_config(size: str = "XL") -> ConfigDict:
             "dropout": 0.0,
             "bfloat16": False,
             "remat": "dots",
+            "unroll": 1,  # blocks in one iteration of their scan
             # times, tangent, guidance
             "sigma_data": 1.0,
             "mean": -0.8 + math.log(2.0),
@@ -81,6 +82,7 @@ def network(config: ConfigDict, num_classes: int) -> DiT:
         num_classes=num_classes,
         guided=True,
         remat=glue.remat(config.remat),
+        unroll=config.unroll,
         dtype=jnp.bfloat16 if config.bfloat16 else jnp.float32,
     )
 

@@ -54,6 +54,7 @@ def get_config(size: str = "XL") -> ConfigDict:
             **dit.SIZES[size]._asdict(),
             "bfloat16": True,
             "remat": "dots",
+            "unroll": 1,  # blocks in one iteration of their scan
             "label_dropout": 0.1,
             # optimizer
             "steps": 7_000_000,
@@ -87,6 +88,7 @@ def network(config: ConfigDict, num_classes: int) -> DiT:
         heads=config.heads,
         num_classes=num_classes,
         remat=glue.remat(config.remat),
+        unroll=config.unroll,
         dtype=jnp.bfloat16 if config.bfloat16 else jnp.float32,
     )
 

@@ -113,8 +113,8 @@ class DiT(nn.Module):
         h = nn.Dense(self.width, kernel_init=xavier, dtype=self.dtype, name="embed")(patchify(x, self.patch))
         h += grid_positions(height // self.patch, width // self.patch, self.width).astype(h.dtype)
 
-        # Inside a scan nothing can be merged across iterations, so the barrier of remat only costs.
-        block = self.remat(Block, prevent_cse=False)
+        # Nothing can be merged across iterations of a scan: where each is a block, the barrier of remat only costs.
+        block = self.remat(Block, prevent_cse=self.unroll > 1)
         blocks = nn.scan(
             block,
             variable_axes={"params": 0},

@@ -155,7 +155,7 @@ class _Blocks(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "batch length width"]) -> Float[Array, "batch length width"]:
-        block = self.remat(_Block, prevent_cse=False)
+        block = self.remat(_Block, prevent_cse=self.unroll > 1)
         blocks = nn.scan(
             block,
             variable_axes={"params": 0},

@@ -1,7 +1,7 @@
 """How much of a block's forward pass is kept for the backward pass; the rest is computed again.
 
-Each takes a class of modules and gives the one to use in its place. Blocks in a scan need no `prevent_cse`, since
-nothing is merged across iterations.
+Each takes a class of modules and gives the one to use in its place. Blocks in a scan, one in each iteration, need no
+`prevent_cse`, since nothing is merged across iterations.
 """
 
 from __future__ import annotations
