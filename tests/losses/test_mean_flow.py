@@ -299,7 +299,18 @@ def test_guidance_is_inside_the_interval_alone():
     np.testing.assert_allclose(target[:, 0], [1, 3 + 2 * 0.4, 3 + 2 * 0.4, 1], rtol=1e-6)
 
 
-def test_kappa_zero_saves_a_call_and_no_gradient_flows():
+def test_both_guides_see_the_rows_of_their_examples():
+    x, t, y = jnp.arange(6.0).reshape(3, 2), jnp.asarray([0.1, 0.5, 0.9]), jnp.asarray([4, 5, 6])
+
+    def u(x, t, s, y):
+        return x * t[:, None] + 10.0 * y[:, None]
+
+    target = guided_velocity(-x, x, t, y, u=u, null=7, omega=0.5, kappa=0.25)
+    expected = -0.5 * x + 0.25 * u(x, t, t, jnp.full(3, 7)) + 0.25 * u(x, t, t, y)
+    np.testing.assert_allclose(target, expected, rtol=1e-6)
+
+
+def test_kappa_zero_saves_half_the_rows_and_no_gradient_flows():
     calls = []
 
     def u(x, t, s, y):
@@ -311,10 +322,9 @@ def test_kappa_zero_saves_a_call_and_no_gradient_flows():
         return guided.sum()
 
     assert (jax.grad(target)(jnp.ones((2, 1)), 0.0) == 0).all()
-    assert len(calls) == 1
-    assert (calls[0] == 1).all()
+    assert [call.tolist() for call in calls] == [[1, 1]]
     target(jnp.ones((2, 1)), 0.5)
-    assert len(calls) == 3
+    assert calls[1].tolist() == [1, 0, 1, 0]
 
 
 @pytest.mark.parametrize(
