@@ -18,7 +18,7 @@ benchmarks: $(VENV)/installed
 	$(BIN)/python -m benchmarks.everything $(SIZE)
 
 test: $(VENV)/installed
-	$(BIN)/python -m pytest -q --numprocesses=auto --dist=loadfile --durations=30
+	$(BIN)/python -m pytest -q --numprocesses=auto --dist=loadfile --no-loadscope-reorder --durations=30
 
 # Our networks beside those of other libraries, live and with the same random weights, in an environment of its own.
 PEERS := .peers
