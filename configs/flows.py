@@ -1,4 +1,4 @@
-"""Flows as teachers: what a config says of the one it trains, the pairs made with it, how a student takes both.
+"""Flows as teachers: how a student starts from one, the pairs made with it, and how a student takes those.
 
 Not a run. `main.py --mode=pairs` joins noise with data along a trained flow and keeps both; reflow trains on them.
 """
@@ -6,7 +6,7 @@ Not a run. `main.py --mode=pairs` joins noise with data along a trained flow and
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -16,11 +16,9 @@ from ml_collections import ConfigDict
 import data
 import eval as evaluation
 import train
-from configs import ctm, glue, latents, teachers, trained_models
-from losses import Path as NoisePath
-from losses import conversions, edm, interpolate, linear
-from losses.types import Net
-from samplers import grids, heun, invert, sample_keys
+from configs import glue, latents, odes, teachers, trained_models
+from losses import interpolate
+from samplers import heun, invert, sample_keys
 from samplers.noise import initial
 
 LACKING = (
@@ -41,67 +39,7 @@ NETWORK: dict[str, Any] = {
 }
 
 
-# ---- Flows -----------------------------------------------------------------------------------------------------------
-
-
-class Ode(NamedTuple):
-    """The ODE of a trained run, and how pairs are made along it.
-
-    Attributes:
-        velocity: (params, labels) -> its velocity on `path`.
-        path: x_t = alpha x + sigma z.
-        times: number of solver steps -> their descending times; noise is sigma(times[0]) z.
-        solver_steps: how many there are by default.
-        end: time at which real images are taken up, with as much noise as the path has there.
-        shape, num_classes, average, network, images: as a `trained_models.Diffusion` says them.
-    """
-
-    velocity: glue.NetOf
-    path: NoisePath
-    times: Callable[[int], np.ndarray]
-    solver_steps: int
-    end: float
-    shape: tuple[int, ...]
-    num_classes: int
-    average: str
-    network: Callable[[train.Params], train.Params]
-    images: Callable[[], data.Source] | None
-
-
-def read(workdir: str | Path) -> Ode:
-    """The ODE of a run with a `flow(config)`, a `diffusion(config)` or a `trajectory(config)`; no weights are read.
-
-    That of a diffusion model starts at 80 z, which but for its scale is the straight path's state at t = 80 / 81 where
-    nothing is left of the data: what it makes of 80 z is paired with z (Lee et al. 2024).
-
-    Raises:
-        FileNotFoundError: if there is no run.
-        ValueError: if the run is of something else.
-    """
-    config_file, config = evaluation.read_run(workdir)
-    module = evaluation.load_module(config_file)
-    if hasattr(module, "flow"):
-        flow: trained_models.Flow = module.flow(config)
-        whole = (flow.shape, flow.num_classes, flow.average, flow.network, flow.images)
-        return Ode(flow.velocity, linear, grids.linear, 32, 1e-3, *whole)
-    if hasattr(module, "diffusion"):
-        diffusion: trained_models.Diffusion = module.diffusion(config)
-        whole = (diffusion.shape, diffusion.num_classes, diffusion.average, diffusion.network, diffusion.images)
-        return _of_denoiser(lambda params, labels: diffusion.on_path(params, labels, edm), *whole)
-    if hasattr(module, "trajectory"):
-        trained: ctm.Trained = module.trajectory(config)
-        whole = (trained.shape, trained.num_classes, trained.average, trained.network, trained.images)
-        return _of_denoiser(lambda params, labels: ctm.denoiser(trained.g(params, labels)), *whole)
-    raise ValueError(f"the run in {workdir} is of {config_file.name}, which trains no flow and no diffusion model")
-
-
-def _of_denoiser(D: glue.NetOf, *whole: Any) -> Ode:
-    """That of a diffusion model with the denoiser D on the EDM path."""
-
-    def velocity(params: train.Params, labels: jax.Array | None) -> Net:
-        return conversions.denoiser_to_velocity(edm, D(params, labels))
-
-    return Ode(velocity, edm, grids.karras, 18, 1e-3, *whole)
+# ---- Starts ----------------------------------------------------------------------------------------------------------
 
 
 def start(config: ConfigDict, model: glue.Backbone, source: data.Source) -> dict[str, Any]:
@@ -177,7 +115,7 @@ def make_pairs(
         ValueError: the run has no ODE, the number is missing or more than there are images, or the folder holds other
             pairs.
     """
-    ode = read(workdir)
+    ode = odes.read(workdir)
     if inverted and ode.images is None:
         raise ValueError(f"the run in {workdir} does not say which images it was trained on")
     images = ode.images() if inverted and ode.images is not None else None
@@ -217,7 +155,7 @@ def make_pairs(
     )
 
 
-def _generating(ode: Ode, times: np.ndarray, seed: int, params: train.Params) -> Callable[[np.ndarray], Any]:
+def _generating(ode: odes.Ode, times: np.ndarray, seed: int, params: train.Params) -> Callable[[np.ndarray], Any]:
     def generate(params: train.Params, indices: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
         z = initial(sample_keys(seed, indices), ode.shape)
         labels = indices % max(ode.num_classes, 1)
@@ -228,7 +166,7 @@ def _generating(ode: Ode, times: np.ndarray, seed: int, params: train.Params) ->
 
 
 def _inverting(
-    ode: Ode, times: np.ndarray, seed: int, params: train.Params, images: data.Source
+    ode: odes.Ode, times: np.ndarray, seed: int, params: train.Params, images: data.Source
 ) -> Callable[[np.ndarray], Any]:
     def noise_of(params: train.Params, x: jax.Array, labels: jax.Array, indices: jax.Array) -> jax.Array:
         noise = initial(sample_keys(seed, indices), ode.shape)

@@ -9,7 +9,7 @@ import numpy as np
 
 import data
 import train
-from configs import flows
+from configs import odes
 from samplers import sample_keys
 from samplers.likelihood import bits_per_dimension, log_likelihood
 
@@ -59,7 +59,7 @@ def likelihood(
         FileNotFoundError: there is no such run or checkpoint.
         ValueError: the run has no ODE, or its examples are no images.
     """
-    ode = flows.read(workdir)
+    ode = odes.read(workdir)
     if len(ode.shape) != 3 or ode.shape[-1] not in (1, 3):
         raise ValueError(f"the run in {workdir} is of examples {ode.shape}; likelihoods are of grey or coloured images")
     trained, step = train.restore_average(workdir, average or ode.average, step)

@@ -43,6 +43,7 @@ JOINTS = (
     "judging",
     "latents",
     "likelihoods",
+    "odes",
     "teachers",
     "trained_models",
 )

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import data
-from configs import digits_consistency_fm, digits_reflow, flows, teachers
+from configs import digits_consistency_fm, digits_reflow, flows, odes, teachers
 from losses import linear, rectified_flow, reflow, scaled_pseudo_huber
 from samplers import heun, noise, sample_keys
 from tests.configs import made_up
@@ -84,7 +84,7 @@ def test_a_diffusion_model_pairs_what_it_makes_of_80_z_with_z(runs, tmp_path):
     flows.make_pairs(runs("digits_teacher"), tmp_path / "pairs", n=2, solver_steps=3)
     batch = data.pairs(tmp_path / "pairs").take(np.arange(2))
     np.testing.assert_allclose(batch["noise"], noise.initial(sample_keys(0, np.arange(2)), SHAPE), rtol=1e-6)
-    ode = flows.read(runs("digits_teacher"))
+    ode = odes.read(runs("digits_teacher"))
     params, _ = restore_average(runs("digits_teacher"), "power_0.05")
     expected = heun(ode.velocity(params, jnp.arange(2)), 80 * jnp.asarray(batch["noise"]), ode.times(3))
     np.testing.assert_allclose(batch["image"], expected, rtol=1e-3, atol=1e-3)

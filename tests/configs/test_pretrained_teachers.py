@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import train
-from configs import cifar10, flows, forms, imagenet256, teachers
+from configs import cifar10, forms, imagenet256, odes, teachers
 from losses import edm, linear
 from models import DiT, ddpmpp, ncsnpp, preconditioning
 from models.embeddings import fourier
@@ -229,7 +229,7 @@ def test_what_jumps_to_every_level_is_no_start_of_a_denoiser(tmp_path):
 
 def test_a_flow_points_to_noise(tmp_path):
     folder, case, params = folder_of(tmp_path, "sit")
-    ode = flows.read(folder)
+    ode = odes.read(folder)
     assert (ode.path, ode.shape, ode.num_classes, ode.average) == (linear, (8, 8, 4), 5, "params")
     x, t = jax.random.normal(jax.random.key(0), (2, 8, 8, 4)), jnp.array([0.25, 0.75])
     loaded, _ = train.restore_average(folder, ode.average)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import data
-from configs import cifar10, cifar10_ctm, ctm, flows, forms, imagenet64_ctm, teachers
+from configs import cifar10, cifar10_ctm, ctm, flows, forms, imagenet64_ctm, odes, teachers
 from configs.likelihoods import likelihood
 from models.pretrained import convert, openai, write
 from models.unet_blocks import group_norm
@@ -95,7 +95,7 @@ def test_an_earlier_run_goes_on_from_its_average(name, runs):
 @pytest.mark.parametrize("name", ["cifar10_ctm", "imagenet64_ctm"])
 def test_the_ode_of_a_run_is_where_short_jumps_go(name, runs):
     """(G(x, t, s) - x) / (s - t) tends to the velocity as s tends to t."""
-    trained, ode = module(name).trajectory(small(name)), flows.read(runs(name))
+    trained, ode = module(name).trajectory(small(name)), odes.read(runs(name))
     params = ode.network(restore_average(runs(name), "ema")[0])
     labels = jnp.array([0, 1]) if trained.num_classes else None
     x, t = jax.random.normal(jax.random.key(0), (2, *SHAPE)), jnp.array([0.8, 3.0])
