@@ -113,6 +113,11 @@ def _said(module: ModuleType, config: ConfigDict, workdir: str, *, starts: bool)
         return cast(Diffusion, module.diffusion(config))
     if hasattr(module, "flow"):
         return trained_models.of_flow(module.flow(config))
+    if hasattr(module, "trajectory"):
+        raise ValueError(
+            f"the network in {workdir} is a trajectory model's, told two times, which no student of others is;"
+            " reflow trains on pairs of it, by --mode=pairs, and the _ctm configs go on from it, by --config.start_run"
+        )
     if not hasattr(module, "consistency_model"):
         raise ValueError(f"the run in {workdir} is of {name}, which does not train a diffusion model or a flow")
     if not starts:

@@ -223,7 +223,7 @@ def test_a_consistency_model_is_gone_on_from_and_not_followed(tmp_path):
 
 def test_what_jumps_to_every_level_is_no_start_of_a_denoiser(tmp_path):
     folder, _, _ = folder_of(tmp_path, "ctm")
-    with pytest.raises(ValueError, match="which does not train a diffusion model"):
+    with pytest.raises(ValueError, match=r"is a trajectory model's, told two times, .* --config\.start_run"):
         teachers.teacher(str(folder), shape=SHAPE, num_classes=5, sigma_data=0.5)
 
 
