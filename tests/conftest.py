@@ -1,6 +1,5 @@
 """Under test, and only there, every annotated shape, dtype and type is checked when a function is called."""
 
-import gc
 import os
 from importlib.util import find_spec
 
@@ -24,13 +23,6 @@ if not {"JAX_DISABLE_MOST_OPTIMIZATIONS", "XLA_FLAGS"} & os.environ.keys() and j
 
 # Beside torch's libraries, in the environment of `make test-peers` alone.
 collect_ignore = [] if find_spec("torch") else ["peers"]
-
-
-def pytest_collection_finish() -> None:
-    """Python looks for garbage in all that JAX keeps, a tenth of the suite's time: from here on it does so rarely."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 100)
 
 
 @pytest.fixture(scope="session")
