@@ -10,11 +10,15 @@ Paper: FID-50k 8.05 / 3.99 / 2.51 / 1.99 in 1 / 2 / 4 / 8 steps with guidance 1.
 Hardware: not said. Ours: not run. The code was released without its training: batch, number of steps, average, and the
 a and b of the weight are unverified.
 
+With --config.teacher_run=DIR it starts from a flow, such as a converted SiT, in its units: latents times 0.18215,
+--config.sigma_data=1 --config.time_scale=1. The network then sees x_t as it is; the layers of s start at random.
+
 Differs:
 - Least time 0, in training and in sampling.
 - A step of a guided sampler is counted as two network evaluations.
 """
 
+from collections.abc import Callable
 from functools import partial
 
 import jax
@@ -22,8 +26,8 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
-from configs import flow_maps, glue, imagenet256, imagenet256_shortcut
-from losses import conversions, imm_weight, inductive_moment_matching, linear, scaled, triples
+from configs import flow_maps, flows, glue, imagenet256, imagenet256_shortcut
+from losses import Path, conversions, imm_weight, inductive_moment_matching, linear, scaled, triples
 from losses.types import FlowMap, Loss
 from models import guide
 from train import Batch, Context, Experiment, Params, averages
@@ -37,6 +41,7 @@ def get_config() -> ConfigDict:
             "width": 1152,
             "depth": 28,
             "heads": 16,
+            "teacher_run": "",  # a flow to start from, such as a converted SiT
             "sigma_data": 0.5,
             "time_scale": 1000.0,
             # loss
@@ -60,12 +65,29 @@ def get_config() -> ConfigDict:
     return config
 
 
+def jump_of(config: ConfigDict, path: Path, jump: conversions.Jump) -> Callable[[FlowMap], FlowMap]:
+    """(network) -> its flow map: the paper's, or for a network that starts as a flow x_t - (t - s) F(x_t, t, s).
+
+    Raises:
+        ValueError: a flow's noise has unit size, and that of this run has not.
+    """
+    if not config.teacher_run:
+        return lambda F: conversions.jump_to_flow_map(path, jump, F, sigma_data=config.sigma_data)
+    if config.sigma_data != 1:
+        raise ValueError(
+            f"sigma_data is {config.sigma_data}, a flow's noise has size 1: start from it with --config.sigma_data=1"
+            " and on its latents, those of Stable Diffusion times 0.18215"
+        )
+    return conversions.average_velocity_to_flow_map
+
+
 def build(config: ConfigDict) -> Experiment:
     """The experiment of these values."""
     space = imagenet256.space(config)
     source = space.source
     model = imagenet256_shortcut.network(config, source.num_classes, time_scale=config.time_scale)
     path, jump = scaled(linear, config.sigma_data), conversions.euler_jump(config.sigma_data)
+    to_flow_map = jump_of(config, path, jump)
     F_of = flow_maps.average_velocity(model)
 
     def flow_map_of(params: Params, labels: jax.Array | None, *, scale: float = 1.0) -> FlowMap:
@@ -77,7 +99,7 @@ def build(config: ConfigDict) -> Experiment:
                 return at_s(labels)(x_t, t)
             return guide(at_s(labels), at_s(jnp.full_like(labels, source.num_classes)), scale)(x_t, t)
 
-        return conversions.jump_to_flow_map(path, jump, F, sigma_data=config.sigma_data)
+        return to_flow_map(F)
 
     def objective(params: Params, batch: Batch, key: jax.Array, context: Context) -> Loss:
         key_loss, key_labels = jax.random.split(key)
@@ -105,6 +127,7 @@ def build(config: ConfigDict) -> Experiment:
     )
     return Experiment(
         init=glue.initialiser(model, source),
+        **flows.start(config, model, source),
         objective=objective,
         optimizer=optax.adam(config.learning_rate),
         averages={"ema": partial(averages.constant, decay=config.average_decay)},

@@ -157,9 +157,9 @@ def module(name: str) -> ModuleType:
     return importlib.import_module(f"configs.{name}")
 
 
-def small(name: str, **changes: Any) -> ConfigDict:
-    """The values of a config, shrunken as far as it has them."""
-    config = module(name).get_config()
+def small(name: str, *variant: str, **changes: Any) -> ConfigDict:
+    """The values of a config, or of a variant of it, shrunken as far as it has them."""
+    config = module(name).get_config(*variant)
     for field, value in (SMALL | SPECIAL.get(name, {})).items():
         if field in config:
             config[field] = value

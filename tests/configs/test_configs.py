@@ -212,6 +212,7 @@ MILLIONS = [
     ("imagenet64_cd", "", 295.9),
     ("imagenet64_cosine", "", 394.0),
     ("imagenet64_multistep_training", "", 394.0),
+    ("imagenet64_multistep_training", "ADM", 295.9),
     ("imagenet64_multistep_distillation", "", 394.0),
     ("imagenet64_edm2", "S", 280.2),
     ("imagenet64_edm2", "M", 497.8),

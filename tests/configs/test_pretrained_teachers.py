@@ -257,3 +257,38 @@ def test_a_flow_of_another_program_starts_ours(name, tmp_path):
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
     with pytest.raises(ValueError, match=rf"another network: width {config.width} there, {2 * config.width} here"):
         module(name).build(small(name, **run, width=2 * config.width))
+
+
+@pytest.mark.usefixtures("small_data")
+def test_a_flow_of_another_program_starts_imm_in_its_own_units(tmp_path):
+    """A jump is at first a step along the velocity of the flow, of a network to which s says nothing."""
+    name, units = "imagenet256_imm", {"bfloat16": False, "sigma_data": 1.0, "time_scale": 1.0}
+    config = small(name, **units)
+    source = imagenet256.space(config).source
+    folder, (theirs, params) = transformer(tmp_path, config, "sit")
+    run = {**units, "teacher_run": str(folder), "guidance": 1.0}
+    experiment = module(name).build(small(name, **run))
+    start = experiment.initial()
+    check_initial(start, jax.eval_shape(lambda: experiment.init(jax.random.key(0))))
+
+    (second,) = set(start["conditioning"]) - {"t", "labels"}
+    silent = {
+        **start,
+        "conditioning": {**start["conditioning"], second: jax.tree.map(jnp.zeros_like, start["conditioning"][second])},
+    }
+    (one, *_) = experiment.samplers
+    found = jax.jit(one.sample)(silent, KEYS, LABELS)
+    t = jnp.full(len(KEYS), 0.994)
+    x_t = t[0] * initial(KEYS, source.shape)
+    v = -theirs.apply({"params": params}, x_t, 1 - t, LABELS)[..., : source.shape[-1]]
+    np.testing.assert_allclose(found, x_t - t[0] * v, rtol=1e-4, atol=1e-5)
+    facts = train.check(experiment)
+    assert facts.scalars["gradient_norm"] > 0
+
+    for wrong, said in (
+        ("sigma_data", r"sigma_data is 0\.5, a flow's noise has size 1"),
+        ("time_scale", r"time_scale 1\.0 there, 1000\.0 here"),
+    ):
+        published = {wrong: module(name).get_config()[wrong]}
+        with pytest.raises(ValueError, match=said):
+            module(name).build(small(name, **run | published))
