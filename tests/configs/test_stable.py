@@ -1,7 +1,6 @@
 """The runs that distil Stable Diffusion, with a U-Net of one resolution as their teacher."""
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,43 +10,27 @@ import numpy as np
 import pytest
 
 from configs import adapters, stable
-from models import read_stable, stable_from
-from tests.configs.made_up import module, small
-from train import Context, Sampler, check, count_parameters, make_mesh, make_step, place_state
+from models import stable_from
+from tests.configs.made_up import module
+from tests.configs.stable_runs import KEYS, NAMES, TEXT, T, X, built, captions, config_of, noisy, one_resolution
+from train import Context, Sampler, count_parameters, make_mesh, make_step, place_state
 from train.checkpoint import open_checkpoints, save
 from train.state import check_initial, init_state
 from train.weights import restore_average
 
-FIXTURES = Path(__file__).parents[1] / "fixtures"
-NAMES = ("stable_lcm", "stable_tcd", "stable_pcm")
 RANKS = [("stable_lcm", 0), ("stable_lcm", 2), ("stable_tcd", 2), ("stable_pcm", 0)]
-TINY = {"batch_size": 2, "step_counts": (1, 2), "judged_samples": 4, "adversarial_weight": 0.0}
-KEYS, LABELS = jax.random.split(jax.random.key(1), 3), jnp.zeros(3, int)
-X, T, TEXT = jax.random.normal(KEYS[0], (2, 8, 8, 4)), jnp.array([19.0, 999.0]), jax.random.normal(KEYS[1], (2, 3, 6))
+LABELS = jnp.zeros(3, int)
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Latents of eight pixels with captions of three tokens."""
-    path, rng = tmp_path_factory.mktemp("captions"), np.random.default_rng(0)
-    np.save(path / "latents.npy", rng.standard_normal((20, 8, 8, 4)).astype(np.float16))
-    np.save(path / "text.npy", rng.standard_normal((20, 3, 6)).astype(np.float16))
-    np.save(path / "empty.npy", rng.standard_normal((3, 6)).astype(np.float16))
-    return path
-
-
-@pytest.fixture(scope="module")
-def settings():
-    """Those of the fixtures' U-Net, at one resolution."""
-    of_fixture = json.loads((FIXTURES / "stable_1_5" / "config.json").read_text())
-    blocks = {"down_block_types": ["CrossAttnDownBlock2D"], "up_block_types": ["CrossAttnUpBlock2D"]}
-    return of_fixture | {"block_out_channels": [4], "layers_per_block": 1} | blocks
+    return captions(tmp_path_factory.mktemp("captions"))
 
 
 @pytest.fixture
-def teacher(tmp_path, settings, monkeypatch):
+def teacher(tmp_path, monkeypatch):
     """A folder of settings, and weights that need no file; no one is zero but those of s and w."""
-    folder = tmp_path / "unet"
+    folder, settings = tmp_path / "unet", one_resolution()
     folder.mkdir()
     (folder / "config.json").write_text(json.dumps(settings))
 
@@ -61,26 +44,6 @@ def teacher(tmp_path, settings, monkeypatch):
 
     monkeypatch.setattr(stable, "read_stable", read)
     return str(folder)
-
-
-def config_of(name, folder, teacher, rank=None, **changes):
-    config = small(name, teacher=str(teacher), data=str(folder), bfloat16=False, remat="none")
-    for field, value in (TINY | ({} if rank is None else {"lora_rank": rank})).items():
-        if field in config:
-            config[field] = value
-    config.update(changes)
-    return config
-
-
-def built(name, folder, teacher, rank=None, **changes):
-    return module(name).build(config_of(name, folder, teacher, rank, **changes))
-
-
-def noisy(params: Any, scale: float) -> Any:
-    """The same parameters, none where it was."""
-    leaves, structure = jax.tree.flatten(params)
-    rng = np.random.default_rng(0)
-    return jax.tree.unflatten(structure, [x + scale * rng.standard_normal(x.shape).astype(x.dtype) for x in leaves])
 
 
 def flat(tree: Any) -> dict[str, Any]:
@@ -182,15 +145,15 @@ def test_every_sampler_gives_latents(name, rank, folder, teacher):
     assert all("guidance 8.5" in sampler for sampler in names) == ((name, rank) == ("stable_lcm", 0))
 
 
-def test_a_sample_is_of_a_caption_that_its_key_draws(folder, settings):
-    captions = stable.captions(config_of("stable_pcm", folder, ""), stable_from(settings))
-    assert captions.shown.shape == (stable.SHOWN, 3, 6)
-    (sampler,) = stable.drawn([Sampler("shows its text", 1, lambda params, keys, text: text)], captions)
+def test_a_sample_is_of_a_caption_that_its_key_draws(folder):
+    given = stable.captions(config_of("stable_pcm", folder, ""), stable_from(one_resolution()))
+    assert given.shown.shape == (stable.SHOWN, 3, 6)
+    (sampler,) = stable.drawn([Sampler("shows its text", 1, lambda params, keys, text: text)], given)
     keys = jax.random.split(jax.random.key(0), 200)
     text = sampler.sample(None, keys, jnp.zeros(200, int))
-    number = (text[:, None] == captions.shown).all((2, 3)).argmax(1)
+    number = (text[:, None] == given.shown).all((2, 3)).argmax(1)
     assert np.bincount(number, minlength=stable.SHOWN).min() > 0
-    np.testing.assert_array_equal(text, captions.shown[number])
+    np.testing.assert_array_equal(text, given.shown[number])
     np.testing.assert_array_equal(sampler.sample(None, keys[7:9], jnp.ones(2, int)), text[7:9])
 
 
@@ -244,106 +207,6 @@ def test_gradients_reach_adapters_alone():
     gradient = jax.grad(lambda params: (adapters.weights(params)["a"]["kernel"] ** 2).sum())(params)
     np.testing.assert_array_equal(gradient["network"]["a"]["kernel"], 0)
     np.testing.assert_allclose(gradient["adapters"]["a/kernel"]["up"], 8.0)  # 2 (1 + 1) from each of two rows
-
-
-# ---- The teacher -----------------------------------------------------------------------------------------------------
-
-
-class Known:
-    """Stands in for the U-Net: its output is a known function."""
-
-    def __init__(self, output):
-        self.output = output
-
-    def clone(self, **changes):  # noqa: D102
-        return self
-
-    def apply(self, variables, x, t, text, s, w):  # noqa: D102
-        return self.output(variables["params"], x, text)
-
-
-@pytest.mark.parametrize("v_prediction", [False, True])
-def test_the_guided_teacher_is_the_guided_prediction_of_its_weights(v_prediction):
-    config = stable.common()
-    config.v_prediction = v_prediction
-    model: Any = Known(lambda params, x, text: 0.5 * x + text.mean((1, 2))[:, None, None, None] + params)
-    text, empty = jnp.array([1.0, 2.0])[:, None, None] * jnp.ones((2, 3, 6)), np.full((3, 6), 0.25)
-    scale = jnp.array([1.0, 8.5])
-    out = 0.5 * X + (0.25 + scale * (jnp.array([1.0, 2.0]) - 0.25))[:, None, None, None] + 0.1
-    alpha, sigma = (c(T)[:, None, None, None] for c in (stable.PATH.alpha, stable.PATH.sigma))
-    expected = alpha * X - sigma * out if v_prediction else (X - sigma * out) / alpha
-    # Frozen, or below adapters.
-    for params, frozen in (({"network": jnp.nan}, jnp.float32(0.1)), ({"network": jnp.float32(0.1)}, None)):
-        context = Context(jnp.zeros((), int), frozen, {})
-        D = stable.teacher(config, model, params, context, text, empty, scale=scale)
-        np.testing.assert_allclose(D(X, T), expected, rtol=1e-4, atol=1e-4)
-
-
-def test_v_is_the_prediction_that_gives_the_data_back():
-    config = stable.common()
-    config.v_prediction = True
-    x, z = jax.random.normal(jax.random.key(0), (2, 2, 8, 8, 4))
-    alpha, sigma = (c(T)[:, None, None, None] for c in (stable.PATH.alpha, stable.PATH.sigma))
-    model: Any = Known(lambda params, x_t, text: alpha * z - sigma * x)
-    D = stable.denoiser(config, model, {}, TEXT)
-    np.testing.assert_allclose(D(alpha * x + sigma * z, T), x, rtol=1e-5, atol=1e-5)
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_without_a_teacher_a_run_can_be_built_and_says_what_it_lacks(name):
-    experiment = module(name).build(module(name).get_config())
-    assert experiment.fingerprint["shape"] == [64, 64, 4]
-    with pytest.raises(FileNotFoundError, match=r"is not here: give --config\.data=FOLDER, .*empty\.npy"):
-        check(experiment)
-    with pytest.raises(ValueError, match=r"needs Stable Diffusion's U-Net: .*--config\.teacher=FOLDER"):
-        experiment.frozen()
-
-
-def test_a_teacher_that_is_another_network_is_refused_by_name(folder, settings, tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"has no config\.json; it should be `unet` of a pipeline"):
-        built("stable_pcm", folder, tmp_path)
-    xl = settings | {"addition_embed_type": "text_time", "transformer_layers_per_block": [1, 2, 10]}
-    (tmp_path / "config.json").write_text(json.dumps(xl))
-    message = rf"the teacher in {tmp_path}: (.|\n)*addition_embed_type='text_time' is not supported"
-    with pytest.raises(ValueError, match=message):
-        built("stable_pcm", folder, tmp_path)
-
-
-def test_weights_of_another_network_than_the_settings_say_are_refused_by_name(folder, settings, tmp_path):
-    pytest.importorskip("safetensors")
-    shutil.copytree(FIXTURES / "stable_1_5", tmp_path / "unet")
-    config = config_of("stable_pcm", folder, tmp_path / "unet")
-    stable.initial(config, stable.network(config))
-    (tmp_path / "unet" / "config.json").write_text(json.dumps(settings))
-    for read in (lambda: stable.initial(config, stable.network(config)), lambda: read_stable(tmp_path / "unet")):
-        with pytest.raises(ValueError, match=r"down_blocks\.1\.resnets\.0\.conv1\.weight is not a tensor of this"):
-            read()
-
-
-def test_captions_of_another_text_encoder_are_refused_with_both_widths(tmp_path):
-    def save_zeros(**shapes):
-        for name, shape in shapes.items():
-            np.save(tmp_path / f"{name}.npy", np.zeros(shape, np.float32))
-
-    save_zeros(latents=(4, 8, 8, 4), text=(4, 3, 5), empty=(3, 5))
-    with pytest.raises(ValueError, match="4 channels and texts of 5 features, the network takes 4 and 6"):
-        built("stable_lcm", tmp_path, FIXTURES / "stable_1_5")
-    save_zeros(latents=(4, 7, 8, 4), text=(4, 3, 6), empty=(3, 6))
-    with pytest.raises(ValueError, match="latents of 7 x 8, the network needs multiples of 2"):
-        built("stable_lcm", tmp_path, FIXTURES / "stable_1_5")
-
-
-def test_what_the_weights_predict_must_be_what_the_run_says(folder, settings, tmp_path):
-    unet, scheduler = tmp_path / "unet", tmp_path / "scheduler"
-    for made, name, values in (
-        (unet, "config", settings),
-        (scheduler, "scheduler_config", {"prediction_type": "v_prediction"}),
-    ):
-        made.mkdir()
-        (made / f"{name}.json").write_text(json.dumps(values))
-    with pytest.raises(ValueError, match=r"prediction_type='v_prediction', this run 'epsilon'; .*v_prediction"):
-        built("stable_lcm", folder, unet)
-    built("stable_lcm", folder, unet, v_prediction=True)
 
 
 # ---- Sizes -----------------------------------------------------------------------------------------------------------
