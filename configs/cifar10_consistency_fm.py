@@ -23,7 +23,7 @@ from losses import consistency_flow_matching, linear
 from losses.types import Loss, Net
 from models import ddpmpp
 from samplers import euler, grids
-from train import Batch, Context, Experiment, Params, averages
+from train import Batch, Context, Experiment, Params, averages, schedules
 
 
 def get_config() -> ConfigDict:
@@ -77,7 +77,7 @@ def build(config: ConfigDict) -> Experiment:
             target=velocity(context.averages["ema"], labels, key_dropout),
         )
 
-    rate = optax.warmup_constant_schedule(0.0, config.learning_rate, config.warmup_steps)
+    rate = schedules.warmup_constant(config.learning_rate, steps=config.warmup_steps)
     samplers = tuple(
         glue.ode_sampler(f"euler {n}", euler, n, velocity, images.shape, grids.linear(n), path=linear)
         for n in config.euler_steps

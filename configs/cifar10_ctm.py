@@ -26,7 +26,7 @@ from configs import cifar10, ctm, distances, glue, teachers, trained_models, tra
 from losses import edm, pairs, steps, times
 from losses.adversarial import hinge_generator
 from losses.types import FlowMap, Loss, PerExample
-from models import ddpmpp
+from models import ddpmpp, vgg
 from train import Batch, Context, Experiment, Params, averages
 
 
@@ -87,7 +87,7 @@ def build(config: ConfigDict) -> Experiment:
     images, classes = cifar10.source(config), cifar10.classes(config)
     teacher = cifar10.teacher(config, images)
     student = network(config, images, teacher)
-    metric = distances.lpips_or_l2(config.lpips)
+    metric = distances.lpips_or_l2(config.lpips, pool=vgg.average_pool)
     height, width, _ = images.shape
     judge = trajectories.discriminator(config.discriminator_channels) if config.adversarial_weight else None
     init = trajectories.initialiser(
@@ -115,6 +115,7 @@ def build(config: ConfigDict) -> Experiment:
         return ctm.Adversary(players, config.adversarial_weight, jnp.float32(step >= config.adversarial_start))
 
     def objective(params: Params, batch: Batch, key: jax.Array, context: Context) -> Loss:
+        key_loss, key_dropout = jax.random.split(key)
         x, labels = batch["image"], batch.get("label")
         averaged, grid = context.averages["target"]["network"], pairs.karras_grid(config.points)
         if config.distill:
@@ -122,11 +123,11 @@ def build(config: ConfigDict) -> Experiment:
         else:
             step = partial(steps.jump, flow_map=G_of({"network": averaged}, labels))
         return ctm.loss(
-            ctm.preconditioned(student, labels, config.sigma_data),
+            ctm.preconditioned(student, labels, config.sigma_data, key_dropout),
             params["network"],
             averaged,
             x,
-            key,
+            key_loss,
             layer=(f"dec_{height}x{width}_aux_conv",),
             step=step,
             grid=grid,

@@ -20,7 +20,7 @@ from configs import cifar10, flow_maps, glue, mean_flows, teachers
 from losses import mean_flow, pairs
 from losses.types import Loss
 from models import SongUNet, ddpmpp
-from train import Batch, Context, Experiment, Params, averages
+from train import Batch, Context, Experiment, Params, averages, schedules
 
 
 def get_config() -> ConfigDict:
@@ -83,7 +83,7 @@ def build(config: ConfigDict) -> Experiment:
         )
 
     samplers = flow_maps.flow_map_samplers(mean_flows.flow_map_of(model, velocity_of), images.shape, config.step_counts)
-    rate = optax.warmup_constant_schedule(0.0, config.learning_rate, config.warmup_steps)
+    rate = schedules.warmup_constant(config.learning_rate, steps=config.warmup_steps)
     return Experiment(
         init=init,
         initial=initial if config.teacher_run else None,

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from functools import partial
 
 import jax
+import numpy as np
 import optax
 from ml_collections import ConfigDict
 
@@ -20,7 +21,7 @@ from losses import linear, rectified_flow
 from losses.types import Loss, Net
 from models import ddpmpp, preconditioning
 from samplers import euler, grids
-from train import Batch, Context, Experiment, Params, averages
+from train import Batch, Context, Experiment, Params, averages, schedules
 
 
 def get_config() -> ConfigDict:
@@ -66,9 +67,11 @@ def build(config: ConfigDict) -> Experiment:
     def objective(params: Params, batch: Batch, key: jax.Array, context: Context) -> Loss:
         key_loss, key_dropout = jax.random.split(key)
         net = velocity(params, batch.get("label"), key_dropout)
-        return rectified_flow(net, batch["image"], key_loss)
+        losses, metrics = rectified_flow(net, batch["image"], key_loss)
+        # The mean over elements, as in the official code: gradients are clipped by their norm.
+        return losses / int(np.prod(images.shape)), metrics
 
-    rate = optax.warmup_constant_schedule(0.0, config.learning_rate, config.warmup_steps)
+    rate = schedules.warmup_constant(config.learning_rate, steps=config.warmup_steps)
     samplers = tuple(
         glue.ode_sampler(f"euler {n}", euler, n, velocity, images.shape, grids.linear(n), path=linear)
         for n in config.euler_steps

@@ -31,7 +31,7 @@ from losses import linear, reflow
 from losses.types import Loss, Net
 from models import ncsnpp, preconditioning
 from samplers import grids, rectified
-from train import Batch, Context, Experiment, Params, averages
+from train import Batch, Context, Experiment, Params, averages, schedules
 
 
 def get_config() -> ConfigDict:
@@ -78,7 +78,7 @@ def build(config: ConfigDict) -> Experiment:
             perceptual=metric.distance(context.frozen),
         )
 
-    rate = optax.warmup_constant_schedule(0.0, config.learning_rate, config.warmup_steps)
+    rate = schedules.warmup_constant(config.learning_rate, steps=config.warmup_steps)
     first = 1 - 1e-5  # where the authors' grids begin, in place of 1
     samplers = tuple(
         glue.ode_sampler(

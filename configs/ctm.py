@@ -202,12 +202,17 @@ def student(
     return Student(model, trained.form, lambda: trained.network(train.restore_average(workdir, trained.average)[0]))
 
 
-def preconditioned(student: Student, labels: jax.Array | None, sigma_data: float) -> Callable[[Params], FlowMap]:
-    """The network's parameters -> g: EDM's preconditioning, with s shown to the network as t is to EDM's."""
+def preconditioned(
+    student: Student, labels: jax.Array | None, sigma_data: float, dropout: jax.Array | None = None
+) -> Callable[[Params], FlowMap]:
+    """The network's parameters -> g: EDM's preconditioning, with s shown to the network as t is to EDM's.
+
+    With a dropout key it trains, under one mask for all that a loss asks of it.
+    """
 
     def g_of(params: Params) -> FlowMap:
         def g(x_t: jax.Array, t: jax.Array, s: jax.Array) -> jax.Array:
-            bare = glue.bind(student.model, params, labels, s=jnp.log(s) / 4)
+            bare = glue.bind(student.model, params, labels, dropout, s=jnp.log(s) / 4)
             return preconditioning.edm(student.form.edm(bare, sigma_data), sigma_data)(x_t, t)
 
         return g

@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 import data
 import eval as evaluation
 import train
-from configs import digits, flow_maps, glue, teachers, trained_models
+from configs import digits, flow_maps, glue, guiding, teachers, trained_models
 from losses import align_eulerian, align_lagrangian, curricula, pairs, tangents
 from losses.types import Loss
 from models import preconditioning
@@ -51,7 +51,7 @@ def build(config: ConfigDict) -> Experiment:
     flow = teacher_of(config, source)
     velocity = flow.velocity
     if config.weaker_run:
-        velocity = glue.guided_by_weaker(velocity, config.weaker_run, flow.average, scale=config.guidance)
+        velocity = guiding.by_weaker(velocity, config.weaker_run, flow.average, scale=config.guidance)
     loss = align_lagrangian if config.lagrangian else align_eulerian
     init = glue.initialiser(model, source)
 

@@ -11,7 +11,7 @@ import jax
 from ml_collections import ConfigDict
 
 import data
-from configs import digits, digits_students, glue, teachers
+from configs import digits, digits_students, glue, guiding, teachers
 from losses import consistency, conversions, edm, l2, pairs, steps
 from losses.types import Loss
 from train import Batch, Context, Experiment, Params
@@ -33,7 +33,7 @@ def build(config: ConfigDict) -> Experiment:
 
     def objective(params: Params, batch: Batch, key: jax.Array, context: Context) -> Loss:
         labels = batch.get("label")
-        denoiser = glue.classifier_free(
+        denoiser = guiding.classifier_free(
             lambda labels: teacher.diffusion.on_path(context.frozen, labels, edm),
             labels,
             num_classes=source.num_classes,

@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 import data
 import eval as evaluation
 import train
-from configs import digits, digits_lcm, glue
+from configs import digits, digits_lcm, glue, guiding
 from losses import consistency, elementwise_pseudo_huber, pairs, paths, steps
 from losses.types import Loss
 from train import Batch, Context, Experiment, Params, averages
@@ -32,7 +32,7 @@ def get_config() -> ConfigDict:
 def build(config: ConfigDict) -> Experiment:
     """The experiment of these values."""
     source, path = data.digits(), paths.scaled_linear_beta()
-    low, high = config.guidance_range
+    low, high = guiding.scales(config)
     model = digits_lcm.network(config, source)
     f = digits_lcm.consistency_function(model, config, path)
 

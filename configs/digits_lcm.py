@@ -19,7 +19,7 @@ import jax
 from ml_collections import ConfigDict
 
 import data
-from configs import digits, digits_students, glue, teachers
+from configs import digits, digits_students, glue, guiding, teachers
 from losses import Path, consistency, elementwise_pseudo_huber, pairs, paths, steps
 from losses.types import Loss
 from models import DiT, preconditioning
@@ -57,7 +57,7 @@ def build(config: ConfigDict) -> Experiment:
 def experiment(config: ConfigDict, source: data.Source, fields: digits.Fields) -> Experiment:
     """The same on any examples, with the rest of the experiment from `fields`."""
     path = paths.scaled_linear_beta()
-    low, high = config.guidance_range
+    low, high = guiding.scales(config)
     teacher = digits_students.teacher(config, source, guidance=high)
     model = network(config, source)
     f = consistency_function(model, config, path)

@@ -55,6 +55,7 @@ def build(config: ConfigDict) -> Experiment:
 
 def experiment(config: ConfigDict, source: data.Source, fields: digits.Fields) -> Experiment:
     """The same on any images, with the rest of the experiment from `fields`."""
+    mean_flows.check_guidance(config)
     model = digits.network(config, source).clone(second_time=True)
     init = glue.initialiser(model, source)
 

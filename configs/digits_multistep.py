@@ -13,7 +13,7 @@ import jax
 from ml_collections import ConfigDict
 
 import data
-from configs import digits, digits_students, glue, teachers
+from configs import digits, digits_students, glue, guiding, teachers
 from losses import cosine, curricula, pseudo_huber, segment_consistency, v_weight
 from losses.types import Loss
 from samplers import ddim, grids
@@ -60,7 +60,7 @@ def build(config: ConfigDict) -> Experiment:
         def denoiser(labels: jax.Array | None):
             return teacher.diffusion.on_path(context.frozen, labels, cosine)
 
-        guided = glue.classifier_free(denoiser, labels, num_classes=source.num_classes, scale=config.guidance)
+        guided = guiding.classifier_free(denoiser, labels, num_classes=source.num_classes, scale=config.guidance)
         return segment_consistency(
             f(params, labels),
             batch["image"],

@@ -13,7 +13,7 @@ import jax
 from ml_collections import ConfigDict
 
 import data
-from configs import digits, digits_students, glue
+from configs import digits, digits_students, glue, guiding
 from losses import continuous_consistency, conversions, curricula, scaled, tangents, times, trig
 from losses.types import Loss
 from train import Batch, Context, Experiment, Params
@@ -54,7 +54,7 @@ def experiment(config: ConfigDict, source: data.Source, fields: digits.Fields) -
         return {**init(jax.random.key(config.seed)), "network": teacher.params()}
 
     def velocity(frozen: Params, labels: jax.Array | None):
-        denoiser = glue.classifier_free(
+        denoiser = guiding.classifier_free(
             lambda labels: teacher.diffusion.on_path(frozen, labels, path),
             labels,
             num_classes=source.num_classes,

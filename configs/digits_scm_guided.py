@@ -14,7 +14,7 @@ import math
 from ml_collections import ConfigDict
 
 import data
-from configs import digits, digits_scm, digits_students, guided_scm
+from configs import digits, digits_scm, digits_students, guided_scm, guiding
 from train import Experiment
 
 
@@ -29,7 +29,7 @@ def get_config() -> ConfigDict:
 def build(config: ConfigDict) -> Experiment:
     """The experiment of these values."""
     source = data.digits()
-    _, high = config.guidance_range
+    _, high = guiding.scales(config)
     angles = tuple(tuple(math.atan(sigma / config.sigma_data) for sigma in grid) for grid in config.grids)
     learned, samplers = guided_scm.distillation(
         config,

@@ -13,7 +13,7 @@ import jax
 from ml_collections import ConfigDict
 
 import data
-from configs import digits, digits_ect, digits_students, glue, teachers
+from configs import digits, digits_ect, digits_students, glue, guiding, teachers
 from losses import consistency, curricula, edm, edm_weight, pairs, pseudo_huber, reference_sets
 from losses.types import Loss
 from train import Batch, Context, Experiment, Params
@@ -57,7 +57,7 @@ def build(config: ConfigDict) -> Experiment:
         )
 
     average = f"power_{config.sigma_rels[0]:.2f}"
-    sampled = glue.guided_by_weaker(f, config.weaker_run, average, scale=config.guidance) if config.weaker_run else f
+    sampled = guiding.by_weaker(f, config.weaker_run, average, scale=config.guidance) if config.weaker_run else f
     samplers = glue.consistency_samplers(
         sampled, source.shape, config.grids, path=edm, calls=2 if config.weaker_run else 1
     )

@@ -12,7 +12,7 @@ import jax
 from ml_collections import ConfigDict
 
 import data
-from configs import digits, digits_students, forms, glue, trained_models
+from configs import digits, digits_students, forms, glue, guiding, trained_models
 from losses import denoising, edm, edm_weight, times
 from losses.types import Loss
 from samplers import ddim, grids
@@ -47,7 +47,7 @@ def experiment(config: ConfigDict, source: data.Source, fields: digits.Fields) -
 
     def objective(params: Params, batch: Batch, key: jax.Array, context: Context) -> Loss:
         key_loss, key_labels = jax.random.split(key)
-        labels = glue.drop_labels(key_labels, batch.get("label"), source.num_classes, config.label_dropout)
+        labels = guiding.drop_labels(key_labels, batch.get("label"), source.num_classes, config.label_dropout)
         return denoising(
             denoiser(params, labels),
             batch["image"],

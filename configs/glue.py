@@ -17,7 +17,7 @@ import eval as evaluation
 import train
 from losses import Path
 from losses.types import Net, Weight
-from models import MLP, DiT, SongUNet, UViT, guide
+from models import MLP, DiT, SongUNet, UViT
 from models.adm import ADMUNet
 from models.edm2 import EDM2UNet
 from models.log_variance import LogVariance
@@ -85,37 +85,6 @@ def bind(
         return cast(jax.Array, model.apply({"params": params}, x, t, labels, s=s, w=scales, **training))
 
     return net
-
-
-def drop_labels(key: jax.Array, labels: jax.Array | None, num_classes: int, rate: float) -> jax.Array | None:
-    """Labels, each replaced by the null class with probability `rate`: what classifier-free guidance trains with."""
-    if labels is None or rate == 0:
-        return labels
-    return jnp.where(jax.random.bernoulli(key, rate, labels.shape), num_classes, labels)
-
-
-def classifier_free(
-    net_of: Callable[[jax.Array | None], Net], labels: jax.Array | None, *, num_classes: int, scale: float | jax.Array
-) -> Net:
-    """The network guided against itself with the null class, by one scale or one per example.
-
-    The number 1 is no guidance and costs none.
-    """
-    if isinstance(scale, int | float) and scale == 1:
-        return net_of(labels)
-    if labels is None:
-        raise ValueError(f"guidance needs a class-conditional network, got scale {scale} without classes")
-    return guide(net_of(labels), net_of(jnp.full_like(labels, num_classes)), scale)
-
-
-def guided_by_weaker(net_of: NetOf, run: str, average: str, *, scale: float) -> NetOf:
-    """The network extrapolated from itself at the weights of a weaker run, such as a shorter one of the same config.
-
-    Raises:
-        FileNotFoundError: if there is no checkpoint in the folder `run`.
-    """
-    weaker = train.restore_average(run, average)[0]
-    return lambda params, labels: guide(net_of(params, labels), net_of(weaker, labels), scale)
 
 
 def remat(name: str) -> Remat:

@@ -13,7 +13,7 @@ import jax
 from ml_collections import ConfigDict
 
 import data
-from configs import glue, teachers
+from configs import glue, guiding, teachers
 from losses import continuous_consistency, conversions, curricula, scaled, tangents, times, trig
 from losses.types import Loss, Net
 from models import guide, preconditioning
@@ -62,7 +62,7 @@ def distillation(
         grids: to sample on.
         warmup_steps: until the tangent is whole.
     """
-    teacher, (low, high) = guided.teacher, config.guidance_range
+    teacher, (low, high) = guided.teacher, guiding.scales(config)
     path = scaled(trig, config.sigma_data)
     F = teachers.trigflow_network_of(teacher, model, config.sigma_data)
     init = glue.weighted_initialiser(model, source)

@@ -26,7 +26,7 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
-from configs import flow_maps, flows, glue, imagenet256, imagenet256_shortcut
+from configs import flow_maps, flows, glue, guiding, imagenet256, imagenet256_shortcut
 from losses import Path, conversions, imm_weight, inductive_moment_matching, linear, scaled, triples
 from losses.types import FlowMap, Loss
 from models import guide
@@ -83,6 +83,7 @@ def jump_of(config: ConfigDict, path: Path, jump: conversions.Jump) -> Callable[
 
 def build(config: ConfigDict) -> Experiment:
     """The experiment of these values."""
+    guiding.check_null_class(config, config.guidance)
     space = imagenet256.space(config)
     source = space.source
     model = imagenet256_shortcut.network(config, source.num_classes, time_scale=config.time_scale)
@@ -103,7 +104,7 @@ def build(config: ConfigDict) -> Experiment:
 
     def objective(params: Params, batch: Batch, key: jax.Array, context: Context) -> Loss:
         key_loss, key_labels = jax.random.split(key)
-        labels = glue.drop_labels(key_labels, batch["label"], source.num_classes, config.label_dropout)
+        labels = guiding.drop_labels(key_labels, batch["label"], source.num_classes, config.label_dropout)
         law = partial(triples.imm, path=linear, time_of=lambda eta: eta / (1 + eta))
         return inductive_moment_matching(
             flow_map_of(params, labels),

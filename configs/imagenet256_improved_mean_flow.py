@@ -24,14 +24,14 @@ import optax
 from ml_collections import ConfigDict
 
 import train
-from configs import glue, imagenet256, imagenet256_mean_flow, judged
+from configs import glue, guiding, imagenet256, imagenet256_mean_flow, judged
 from losses import conversions, improved_mean_flow, pairs, power_law_guidance
 from losses.improved_mean_flow import Guidance, TwoHeads
 from losses.types import FlowMap, Loss
 from models import IN_CONTEXT_SIZES, InContextDiT
 from samplers import flow_map, grids
 from samplers.noise import initial
-from train import Batch, Context, Experiment, Params, averages
+from train import Batch, Context, Experiment, Params, averages, schedules
 
 # Steps, scale, and the times that are guided; the default of the code, and what it gives for XL/2.
 GUIDED = ((1, 8.0, 0.4, 0.65), (2, 8.0, 0.4, 0.65))
@@ -103,6 +103,7 @@ def network(config: ConfigDict, num_classes: int) -> InContextDiT:
 
 def build(config: ConfigDict) -> Experiment:
     """The experiment of these values."""
+    guiding.check_null_class(config, config.largest_omega)
     space = imagenet256.space(config)
     shape, classes = space.source.shape, space.source.num_classes
     model = network(config, classes)
@@ -117,7 +118,7 @@ def build(config: ConfigDict) -> Experiment:
             two_heads(model, params),
             batch["image"],
             key_loss,
-            y=glue.drop_labels(key_labels, batch["label"], classes, config.label_dropout),
+            y=guiding.drop_labels(key_labels, batch["label"], classes, config.label_dropout),
             guidance=partial(power_law_guidance, beta=config.beta, largest=config.largest_omega),
             null=classes,
             pairs=partial(pairs.sorted_logit_normal, mean=config.mean, std=config.std),
@@ -126,7 +127,7 @@ def build(config: ConfigDict) -> Experiment:
             c=config.power_c,
         )
 
-    rate = optax.warmup_constant_schedule(0.0, config.learning_rate, config.warmup_steps)
+    rate = schedules.warmup_constant(config.learning_rate, steps=config.warmup_steps)
     samplers = tuple(guided_sampler(model, shape, *numbers) for numbers in config.guided)
     return Experiment(
         init=init,

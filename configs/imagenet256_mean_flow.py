@@ -111,6 +111,7 @@ def network(config: ConfigDict, num_classes: int) -> DiT:
 
 def build(config: ConfigDict) -> Experiment:
     """The experiment of these values."""
+    mean_flows.check_guidance(config)
     space = imagenet256.space(config)
     classes = space.source.num_classes
     model = network(config, classes)

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
-from configs import glue, guided_scm, imagenet256, judged, teachers
+from configs import glue, guided_scm, guiding, imagenet256, judged, teachers
 from models import DiT, dit
 from train import Experiment, averages
 
@@ -90,7 +90,7 @@ def network(config: ConfigDict, num_classes: int) -> DiT:
 def build(config: ConfigDict) -> Experiment:
     """The experiment of these values."""
     space = imagenet256.space(config)
-    source, (_, high) = space.source, config.guidance_range
+    source, (_, high) = space.source, guiding.scales(config)
     teacher = teachers.teacher(
         config.teacher_run,
         shape=source.shape,

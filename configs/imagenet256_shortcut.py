@@ -24,7 +24,7 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
-from configs import flow_maps, flows, glue, imagenet256, judged
+from configs import flow_maps, flows, glue, guiding, imagenet256, judged
 from losses import shortcut
 from losses.types import AverageVelocity, Loss
 from models import DiT
@@ -115,6 +115,7 @@ def guided_where_smallest(
 
 def build(config: ConfigDict) -> Experiment:
     """The experiment of these values."""
+    guiding.check_null_class(config, config.guidance)
     space = imagenet256.space(config)
     source = space.source
     model = network(config, source.num_classes, time_scale=1.0)
@@ -133,7 +134,7 @@ def build(config: ConfigDict) -> Experiment:
             scale=config.guidance,
             rows=smallest,
         )
-        rest = glue.drop_labels(key_labels, labels[rows:], source.num_classes, config.label_dropout)
+        rest = guiding.drop_labels(key_labels, labels[rows:], source.num_classes, config.label_dropout)
         labels = jnp.concatenate([labels[:rows], cast(jax.Array, rest)])
         return shortcut(
             u_of(params, labels), x, key_loss, target=target, rows=rows, steps=config.finest, clip=config.clip

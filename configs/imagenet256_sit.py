@@ -26,7 +26,7 @@ import numpy as np
 import optax
 from ml_collections import ConfigDict
 
-from configs import adaptive_steps, flows, glue, imagenet256, judged, trained_models
+from configs import adaptive_steps, flows, glue, guiding, imagenet256, judged, trained_models
 from losses import linear, rectified_flow
 from losses.types import Loss, Net
 from models import DiT, dit, preconditioning
@@ -106,6 +106,7 @@ def guide_channels(net: Net, reference: Net, *, scale: float, channels: int) -> 
 
 def build(config: ConfigDict) -> Experiment:
     """The experiment of these values."""
+    guiding.check_null_class(config, config.guidance)
     space = imagenet256.space(config)
     source = space.source
     model = network(config, source.num_classes)
@@ -115,7 +116,7 @@ def build(config: ConfigDict) -> Experiment:
 
     def objective(params: Params, batch: Batch, key: jax.Array, context: Context) -> Loss:
         key_loss, key_labels = jax.random.split(key)
-        labels = glue.drop_labels(key_labels, batch["label"], source.num_classes, config.label_dropout)
+        labels = guiding.drop_labels(key_labels, batch["label"], source.num_classes, config.label_dropout)
         return rectified_flow(velocity(params, labels), batch["image"], key_loss)
 
     def guided(params: Params, labels: jax.Array | None) -> Net:

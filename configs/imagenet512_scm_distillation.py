@@ -18,7 +18,7 @@ and how the network embeds it is our choice.
 
 from ml_collections import ConfigDict
 
-from configs import glue, guided_scm, imagenet, imagenet512, imagenet512_scm_training, teachers
+from configs import glue, guided_scm, guiding, imagenet, imagenet512, imagenet512_scm_training, teachers
 from models.edm2 import edm2_scm
 from train import Experiment
 
@@ -43,7 +43,7 @@ def get_config(size: str = "S") -> ConfigDict:
 def build(config: ConfigDict) -> Experiment:
     """The experiment of these values."""
     space = imagenet512.space(config)
-    _, high = config.guidance_range
+    _, high = guiding.scales(config)
     reference = None
     if config.guiding_run:
         reference = teachers.teacher(

@@ -21,13 +21,13 @@ import numpy as np
 import optax
 from ml_collections import ConfigDict
 
-from configs import forms, glue, imagenet, trained_models
+from configs import forms, glue, guiding, imagenet, trained_models
 from losses import Path, conversions, cosine, denoising, times, v_weight
 from losses.types import Loss, Net
 from models import preconditioning
 from models.uvit import UViT
 from samplers import addim, grids
-from train import Batch, Context, Experiment, Params, averages
+from train import Batch, Context, Experiment, Params, averages, schedules
 
 
 def common() -> ConfigDict:
@@ -108,7 +108,7 @@ def build(config: ConfigDict) -> Experiment:
 
     def objective(params: Params, batch: Batch, key: jax.Array, context: Context) -> Loss:
         key_loss, key_dropout, key_labels = jax.random.split(key, 3)
-        labels = glue.drop_labels(key_labels, batch.get("label"), source.num_classes, config.label_dropout)
+        labels = guiding.drop_labels(key_labels, batch.get("label"), source.num_classes, config.label_dropout)
         losses, metrics = denoising(
             denoiser(params, labels, key_dropout),
             batch["image"],
@@ -120,7 +120,7 @@ def build(config: ConfigDict) -> Experiment:
         # The mean over elements: gradients are clipped by their norm.
         return losses / int(np.prod(source.shape)), metrics
 
-    rate = optax.linear_schedule(0.0, config.learning_rate, config.warmup_steps)
+    rate = schedules.warmup_constant(config.learning_rate, steps=config.warmup_steps)
     solver = partial(addim, path=cosine)
     samplers = tuple(
         glue.ode_sampler(f"addim {n}", solver, n, denoiser, source.shape, grids.linear(n), path=cosine)

@@ -89,14 +89,15 @@ def build(config: ConfigDict) -> Experiment:
         return teachers.extended_start(student.model, source, init(jax.random.key(config.seed)), teacher.params())
 
     def objective(params: Params, batch: Batch, key: jax.Array, context: Context) -> Loss:
+        key_loss, key_dropout = jax.random.split(key)
         labels = batch.get("label")
         grid = pairs.karras_grid(config.points)
         return ctm.loss(
-            ctm.preconditioned(student, labels, config.sigma_data),
+            ctm.preconditioned(student, labels, config.sigma_data, key_dropout),
             params,
             context.averages["target"],
             batch["image"],
-            key,
+            key_loss,
             layer=layer,
             step=ctm.teacher_step(teacher.diffusion.on_path(context.frozen["teacher"], labels, edm), grid),
             grid=grid,

@@ -18,7 +18,7 @@ import jax
 from ml_collections import ConfigDict
 
 import data
-from configs import glue, imagenet, teachers
+from configs import glue, guiding, imagenet, teachers
 from losses import continuous_consistency, conversions, curricula, scaled, tangents, times, trig
 from losses.types import Loss, Net
 from models import preconditioning
@@ -84,7 +84,7 @@ def experiment(config: ConfigDict, source: data.Source, fields: Callable[..., di
         return preconditioning.trigflow(F(params["network"], labels), config.sigma_data)
 
     def velocity(frozen: Params, labels: jax.Array | None) -> Net:
-        guided = glue.classifier_free(
+        guided = guiding.classifier_free(
             lambda labels: teacher.diffusion.on_path(frozen, labels, path),
             labels,
             num_classes=source.num_classes,

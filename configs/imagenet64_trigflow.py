@@ -17,7 +17,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 import data
-from configs import forms, glue, imagenet, trained_models
+from configs import forms, glue, guiding, imagenet, trained_models
 from losses import Path, adaptive, conversions, denoising, scaled, times, trig, v_weight
 from losses.types import Loss, Net
 from models import preconditioning
@@ -69,6 +69,7 @@ def build(config: ConfigDict) -> Experiment:
 
 def experiment(config: ConfigDict, source: data.Source, fields: Callable[..., dict[str, Any]]) -> Experiment:
     """The same on any examples, images or latents, the rest of the experiment being `fields(samplers, average=)`."""
+    guiding.check_null_class(config, config.guidance)
     model = network(config)
     path = scaled(trig, config.sigma_data)
 
@@ -76,14 +77,14 @@ def experiment(config: ConfigDict, source: data.Source, fields: Callable[..., di
         return preconditioning.trigflow(glue.bind(model, params["network"], labels, dropout), config.sigma_data)
 
     def velocity(params: Params, labels: jax.Array | None) -> Net:
-        guided = glue.classifier_free(
+        guided = guiding.classifier_free(
             partial(denoiser, params), labels, num_classes=source.num_classes, scale=config.guidance
         )
         return conversions.denoiser_to_velocity(path, guided)
 
     def objective(params: Params, batch: Batch, key: jax.Array, context: Context) -> Loss:
         key_loss, key_dropout, key_labels = jax.random.split(key, 3)
-        labels = glue.drop_labels(key_labels, batch.get("label"), source.num_classes, config.label_dropout)
+        labels = guiding.drop_labels(key_labels, batch.get("label"), source.num_classes, config.label_dropout)
         losses, metrics = denoising(
             denoiser(params, labels, key_dropout),
             batch["image"],

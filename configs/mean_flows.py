@@ -3,6 +3,7 @@
 Not a run.
 """
 
+import math
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -14,7 +15,7 @@ from ml_collections import ConfigDict
 
 import eval as evaluation
 import train
-from configs import glue
+from configs import glue, guiding
 from losses import conversions, guided_velocity, mean_flow
 from losses.mean_flow import LabelledVelocity, Target, which_jump
 from losses.types import FlowMap, Loss, Net, Pairs
@@ -54,6 +55,16 @@ def objective_of(
 def guided(config: ConfigDict) -> bool:
     """Whether the target of this run is another than the velocity."""
     return config.omega != 1 or config.kappa != 0
+
+
+def check_guidance(config: ConfigDict) -> None:
+    """That the null class is shown, where the target is made with it.
+
+    Raises:
+        ValueError: it is never shown.
+    """
+    if config.omega + config.kappa != 1:
+        guiding.check_null_class(config, config.omega / (1 - config.kappa) if config.kappa < 1 else math.inf)
 
 
 def guided_target(config: ConfigDict, u: LabelledVelocity, num_classes: int) -> Target:

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 import data
-from configs import digits, digits_students, digits_teacher, glue, mnist_latents, trained_models
+from configs import digits, digits_students, digits_teacher, glue, guiding, mnist_latents, trained_models
 from losses import denoising, paths, snr_weight, times
 from losses.types import Loss
 from samplers import ddim, grids
@@ -38,13 +38,14 @@ def build(config: ConfigDict) -> Experiment:
 
 def experiment(config: ConfigDict, source: data.Source, fields: digits.Fields) -> Experiment:
     """The same on any examples, with the rest of the experiment from `fields`."""
+    guiding.check_null_class(config, *config.sampled_guidance)
     path = paths.scaled_linear_beta()
     model = digits.network(config, source)
     denoiser = digits_students.on_path(model, config, path)
 
     def objective(params: Params, batch: Batch, key: jax.Array, context: Context) -> Loss:
         key_loss, key_labels = jax.random.split(key)
-        labels = glue.drop_labels(key_labels, batch["label"], source.num_classes, config.label_dropout)
+        labels = guiding.drop_labels(key_labels, batch["label"], source.num_classes, config.label_dropout)
         return denoising(
             denoiser(params, labels),
             batch["image"],
@@ -55,7 +56,7 @@ def experiment(config: ConfigDict, source: data.Source, fields: digits.Fields) -
         )
 
     def guided(w: float) -> glue.NetOf:
-        return lambda params, labels: glue.classifier_free(
+        return lambda params, labels: guiding.classifier_free(
             lambda labels: denoiser(params, labels), labels, num_classes=source.num_classes, scale=w
         )
 

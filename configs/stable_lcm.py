@@ -25,7 +25,7 @@ from functools import partial
 import jax
 from ml_collections import ConfigDict
 
-from configs import glue, stable
+from configs import glue, guiding, stable
 from losses import consistency, elementwise_pseudo_huber, pairs, steps
 from losses.types import Loss, Net
 from models import preconditioning
@@ -56,7 +56,7 @@ def build(config: ConfigDict) -> Experiment:
     """The experiment of these values."""
     model = stable.network(config).clone(guided=not config.lora_rank)
     captions = stable.captions(config, model)
-    low, high = config.guidance_range
+    low, high = guiding.scales(config)
 
     def f(params: Params, text: stable.Text, w: float | jax.Array) -> Net:
         """The consistency function of these captions; adapters hear of no scale."""

@@ -22,7 +22,7 @@ from functools import partial
 import jax
 from ml_collections import ConfigDict
 
-from configs import glue, stable, stable_discriminator, trajectories
+from configs import glue, guiding, stable, stable_discriminator, trajectories
 from losses import Jumps, conversions, elementwise_pseudo_huber, jumps, pairs, steps, triples
 from losses.adversarial import renoise, saturating_hinge_generator
 from losses.types import Loss, Net, PerExample
@@ -58,7 +58,7 @@ def build(config: ConfigDict) -> Experiment:
     """The experiment of these values."""
     model = stable.network(config)
     captions = stable.captions(config, model)
-    low, high = config.guidance_range
+    low, high = guiding.scales(config)
 
     def D_of(params: Params, text: stable.Text) -> Net:
         return stable.denoiser(config, model, stable.weights(params), text)

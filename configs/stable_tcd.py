@@ -21,7 +21,7 @@ from functools import partial
 import jax
 from ml_collections import ConfigDict
 
-from configs import stable, trajectories
+from configs import guiding, stable, trajectories
 from losses import l2, pairs, steps, trajectory_consistency, triples
 from losses.types import FlowMap, Loss
 from samplers import grids
@@ -52,7 +52,7 @@ def build(config: ConfigDict) -> Experiment:
     """The experiment of these values."""
     model = stable.network(config).clone(second_time=config.second_time)
     captions = stable.captions(config, model)
-    low, high = config.guidance_range
+    low, high = guiding.scales(config)
 
     def g_of(params: Params, text: stable.Text) -> FlowMap:
         """The data prediction of these captions, for a jump from t to s."""

@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 import data
 import eval as evaluation
 import train
-from configs import glue, trained_models
+from configs import glue, guiding, trained_models
 from configs.forms import UNSAID, Form
 from configs.trained_models import Diffusion
 from losses import Path as NoisePath
@@ -158,7 +158,7 @@ def guided(
     teacher: Teacher, frozen: train.Params, labels: jax.Array | None, path: NoisePath, *, scale: float | jax.Array
 ) -> Net:
     """The teacher's denoiser on a path, guided against its null class by one scale or one for each example."""
-    return glue.classifier_free(
+    return guiding.classifier_free(
         lambda labels: teacher.diffusion.on_path(frozen, labels, path),
         labels,
         num_classes=teacher.diffusion.num_classes,

@@ -33,7 +33,12 @@ def ct_target_decay(points: Step, *, s0: int = 2, mu0: float = 0.9) -> Array:
     """Decay mu(k) = exp(s0 ln mu0 / (N(k) - 1)) of CT's target average, float32 in (0, 1).
 
     The paper's formula divides by N(k); this is the official code's, which the published runs used.
+
+    Raises:
+        ValueError: unless 0 < mu0 < 1 and s0 >= 1.
     """
+    if not (0 < mu0 < 1 and s0 >= 1):
+        raise ValueError(f"ct_target_decay needs 0 < mu0 < 1 and s0 >= 1, got {mu0=}, {s0=}")
     return jnp.exp(s0 * np.log(mu0) / (points - 1)).astype(jnp.float32)
 
 

@@ -128,6 +128,9 @@ def ect(
     t <= ln 7. Source: Geng et al. 2024, eq. 12 to 14.
 
     Levels above `sigma_max` become sigma_max: for paths that end there.
+
+    Raises:
+        ValueError: unless q > 1.
     """
     t = jnp.minimum(jnp.exp(mean + std * jax.random.normal(key, (n,))), sigma_max)
     s, hop = ect_hop(t, stage=stage, q=q, k=k, b=b)
@@ -137,7 +140,13 @@ def ect(
 def ect_hop(
     t: PerExample, *, stage: Array | int, q: float = 2.0, k: float = 8.0, b: float = 1.0
 ) -> tuple[PerExample, PerExample]:
-    """(s, t - s) of ECT's mapping; the difference is formed first, since t - s would cancel at late stages."""
+    """(s, t - s) of ECT's mapping; the difference is formed first, since t - s would cancel at late stages.
+
+    Raises:
+        ValueError: unless q > 1, without which no stage is closer than the one before it.
+    """
+    if not q > 1:
+        raise ValueError(f"ect needs q > 1, got q={q}")
     hop = jnp.minimum(t, t * (1 + k * jax.nn.sigmoid(-b * t)) / q ** (stage + 1.0))
     return t - hop, hop
 

@@ -8,6 +8,19 @@ import jax.numpy as jnp
 import optax
 
 
+def warmup_constant(peak: float, *, steps: int) -> optax.Schedule:
+    """Linear rise from 0 in so many steps, then constant; with 0 steps constant from the first on.
+
+    optax's own stays at 0 for ever if there is nothing to rise in.
+
+    Raises:
+        ValueError: steps is negative.
+    """
+    if steps < 0:
+        raise ValueError(f"warmup_constant needs steps >= 0, got {steps}")
+    return optax.warmup_constant_schedule(0.0, peak, steps) if steps else optax.constant_schedule(peak)
+
+
 def edm_ramp(peak: float, *, ramp_images: float, batch_size: int) -> optax.Schedule:
     """Linear ramp over `ramp_images` training images, then constant; the first step has rate 0 (Karras et al. 2022).
 

@@ -101,6 +101,8 @@ def write(folder: str | Path, converted: Converted, source: str | Path) -> None:
     }
     knobs = {"steps": 18, "guidance": 1.0, "weaker_run": "", "autoguidance": 1.0, "autoencoder": ""}
     knobs |= {"images": "", "features": ["pixels"], "feature_weights": "", "judged_samples": 50_000}
+    if settings["call"]["kind"] == "consistency":
+        knobs["second_sigma"] = 0.821  # of iCT and ECT on CIFAR-10; a file does not say what it was trained on
     config = {"family": family, "settings": settings, **knobs}
     run = {"config_file": CONFIGS[settings["call"]["kind"]], "config": config}
     for name, content in ((DESCRIPTION, description), (RUN, run)):

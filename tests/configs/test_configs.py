@@ -37,6 +37,7 @@ JOINTS = (
     "forms",
     "feature_networks",
     "glue",
+    "guiding",
     "in_parts",
     "judged",
     "judges",

@@ -52,6 +52,15 @@ def test_every_kind_is_sampled(name, tmp_path):
     assert np.isfinite(images).all()
 
 
+def test_the_second_of_two_steps_starts_where_its_run_says(tmp_path):
+    folder, _, _ = folder_of(tmp_path, "consistency_models")
+    assert evaluation.load_experiment(folder).samplers[1].name == "consistency 80, 0.821"
+    run = json.loads((folder / "run.json").read_text())
+    run["config"]["second_sigma"] = 1.38237
+    (folder / "run.json").write_text(json.dumps(run))
+    assert evaluation.load_experiment(folder).samplers[1].name == "consistency 80, 1.382"
+
+
 def test_guidance_moves_samples_and_needs_classes(tmp_path):
     folder, _, _ = folder_of(tmp_path, "sit", steps=2)
     _, plain = draw(folder)

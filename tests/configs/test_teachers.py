@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs import glue, teachers
+from configs import guiding, teachers
 from losses import conversions, cosine, edm, linear, scaled, trig
 from samplers.noise import initial
 from tests.configs import made_up
@@ -95,6 +95,16 @@ def test_what_networks_output_and_how_they_are_built_is_told_apart(student, teac
     assert experiment.initial is not None
     found = jax.jit(experiment.samplers[0].sample)(experiment.initial(), keys, labels)
     np.testing.assert_allclose(found, expected, rtol=5e-5, atol=5e-5 * np.abs(expected).max())
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("small_data")
+def test_dropout_of_a_trajectory_model_is_no_idle_value(runs):
+    def loss(dropout):
+        config = small("cifar10_ctm", teacher_run=str(runs("cifar10_edm")), dropout=dropout)
+        return check(module("cifar10_ctm").build(config)).scalars["loss"]
+
+    assert loss(0.0) != loss(0.5)
 
 
 # Recipes that the papers start at random.
@@ -204,7 +214,7 @@ def test_guidance_needs_a_teacher_that_saw_the_null_class(runs):
     refused("imagenet64_scm_distillation", workdir, r"guidance 1\.5 needs .* label_dropout", guidance=1.5)
     module("imagenet64_scm_distillation").build(small("imagenet64_scm_distillation", teacher_run=str(workdir)))
     with pytest.raises(ValueError, match=r"class-conditional network, got scale 1\.5"):
-        glue.classifier_free(lambda labels: lambda x, t: x, None, num_classes=10, scale=1.5)
+        guiding.classifier_free(lambda labels: lambda x, t: x, None, num_classes=10, scale=1.5)
 
 
 @pytest.mark.usefixtures("small_data")

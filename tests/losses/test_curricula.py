@@ -200,6 +200,8 @@ def test_one_program_for_the_whole_run():
         (lambda k: curricula.ct_points(k, steps=0), "steps=0"),
         (lambda k: curricula.ct_points(k, steps=10, s0=1), "s0=1"),
         (lambda k: curricula.ct_points(k, steps=10, s0=5, s1=4), "s0=5, s1=4"),
+        (lambda k: curricula.ct_target_decay(k, mu0=1.2), r"0 < mu0 < 1 and s0 >= 1, got mu0=1\.2"),
+        (lambda k: curricula.ct_target_decay(k, s0=0), "s0=0"),
         (lambda k: curricula.ict_points(k, steps=10, s0=0), "s0=0"),
         (lambda k: curricula.ict_points(k, steps=10, s0=20, s1=10), "s0=20, s1=10"),
         (lambda k: curricula.ict_points(k, steps=7), "7 steps are too few for 8 stages"),

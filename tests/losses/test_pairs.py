@@ -259,3 +259,9 @@ def test_capped_logit_normal_keeps_t_and_caps_s():
     assert abs(draws.std() - 1.6) < 4 * 1.6 / np.sqrt(2 * 40_000)
     share = float(jax.scipy.stats.norm.cdf(-3.4 / np.sqrt(2 * 1.6**2)))
     assert abs((s == t).mean() - share) < 4 * np.sqrt(share / 40_000)
+
+
+@pytest.mark.parametrize("q", [1.0, 0.5, float("nan")])
+def test_a_mapping_that_never_comes_closer_is_refused(q):
+    with pytest.raises(ValueError, match=f"ect needs q > 1, got q={q}"):
+        pairs.ect(jax.random.key(0), 4, stage=3, q=q)

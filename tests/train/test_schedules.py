@@ -6,6 +6,14 @@ import pytest
 from train import schedules
 
 
+def test_warmup_constant_rises_in_its_steps_and_without_any_is_there_at_once():
+    rate = schedules.warmup_constant(2.0, steps=4)
+    np.testing.assert_allclose([rate(step) for step in (0, 1, 4, 100)], [0, 0.5, 2, 2])
+    assert [schedules.warmup_constant(2.0, steps=0)(step) for step in (0, 100)] == [2, 2]
+    with pytest.raises(ValueError, match="got -1"):
+        schedules.warmup_constant(2.0, steps=-1)
+
+
 def test_edm_ramp_starts_at_zero_and_ends_after_its_images():
     rate = schedules.edm_ramp(1e-3, ramp_images=10e6, batch_size=512)
     assert rate(0) == 0

@@ -1,4 +1,4 @@
-"""Guidance with a scale for each example, which the student is told, is guidance with one scale for each."""
+"""Guidance by one scale or one for each example, what a student that is told it learns, and values that are refused."""
 
 from functools import partial
 
@@ -8,9 +8,10 @@ import numpy as np
 import optax
 import pytest
 
-from configs import glue
+from configs import glue, guiding
 from losses import continuous_consistency, conversions, scaled, times, trig
 from models import MLP, preconditioning
+from tests.configs.made_up import module, small
 from tests.oracles import Gaussian, gaussian_denoiser
 
 PATH = scaled(trig, 0.5)
@@ -35,7 +36,7 @@ def velocity(scale):
     def denoiser(labels):
         return preconditioning.trigflow(glue.bind(model, params, labels), 0.5)
 
-    guided = glue.classifier_free(denoiser, LABELS, num_classes=CLASSES, scale=scale)
+    guided = guiding.classifier_free(denoiser, LABELS, num_classes=CLASSES, scale=scale)
     return conversions.denoiser_to_velocity(PATH, guided)
 
 
@@ -78,7 +79,9 @@ def test_one_student_learns_every_scale():
     def objective(params, key):
         key_x, key_w, key_loss = jax.random.split(key, 3)
         w = jax.random.uniform(key_w, labels.shape, minval=1.0, maxval=2.0)
-        velocity = conversions.denoiser_to_velocity(PATH, glue.classifier_free(teacher, labels, num_classes=1, scale=w))
+        velocity = conversions.denoiser_to_velocity(
+            PATH, guiding.classifier_free(teacher, labels, num_classes=1, scale=w)
+        )
         return continuous_consistency(
             glue.bind(model, params, labels, w=w),
             mean + std * jax.random.normal(key_x, (len(labels), 2)),
@@ -115,4 +118,50 @@ def test_one_student_learns_every_scale():
 
 def test_scales_without_classes_are_refused_even_where_they_are_one():
     with pytest.raises(ValueError, match="guidance needs a class-conditional network"):
-        glue.classifier_free(lambda labels: lambda x, t: x, None, num_classes=0, scale=jnp.ones(4))
+        guiding.classifier_free(lambda labels: lambda x, t: x, None, num_classes=0, scale=jnp.ones(4))
+
+
+NULLED: tuple[tuple[str, dict[str, float]], ...] = (  # runs that are guided against their own null class, by what
+    ("imagenet256_mean_flow", {}),
+    ("imagenet256_improved_mean_flow", {}),
+    ("imagenet256_shortcut", {}),
+    ("imagenet256_sit", {}),
+    ("imagenet256_imm", {}),
+    ("imagenet512_trigflow", {}),
+    ("imagenet64_trigflow", {"guidance": 1.5}),
+    ("mnist_latent_teacher", {}),
+    ("digits_mean_flow", {"kappa": 0.5}),
+)
+
+
+@pytest.mark.usefixtures("small_data")
+@pytest.mark.parametrize(("name", "values"), NULLED)
+def test_guidance_by_a_class_that_is_never_shown_is_refused(name, values):
+    module(name).build(small(name, **values, label_dropout=0.1))
+    with pytest.raises(ValueError, match=r"guidance .* needs the null class, .* --config\.label_dropout=0\.1"):
+        module(name).build(small(name, **values, label_dropout=0.0))
+    with pytest.raises(ValueError, match=r"label_dropout is 1\.0, a share of the labels"):
+        module(name).build(small(name, **values, label_dropout=1.0))
+
+
+@pytest.mark.usefixtures("small_data")
+def test_a_null_class_is_not_needed_where_nothing_is_guided_or_that_of_the_start_is_there(runs):
+    unguided = (("imagenet256_sit", {"guidance": 1.0}), ("digits_mean_flow", {"omega": 0.5, "kappa": 0.5}))
+    for name, values in unguided:
+        module(name).build(small(name, **values, label_dropout=0.0))
+    start = {"start_run": str(runs("digits_rectified_flow"))}
+    module("digits_mean_flow").build(small("digits_mean_flow", kappa=0.5, label_dropout=0.0, **start))
+
+
+@pytest.mark.usefixtures("small_data")
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("digits_lcm", "digits_lcf", "digits_scm_guided", "mnist_latent_lcm"),
+        *("imagenet256_scm_distillation", "imagenet512_scm_distillation"),
+        *("stable_lcm", "stable_tcd", "stable_pcm"),
+    ],
+)
+def test_a_range_of_scales_that_falls_is_refused(name):
+    with pytest.raises(ValueError, match=r"guidance_range is \(16, 6\), the smaller scale comes first"):
+        module(name).build(small(name, guidance_range=(16.0, 6.0)))
