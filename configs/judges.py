@@ -13,7 +13,7 @@ LARGEST_IN_PIXELS = 32 * 32 * 3
 
 
 def pixel_judge(source: data.Source, *, limit: int = 10_000) -> Callable[[Iterable[Any]], list[evaluation.Row]]:
-    """Judge in pixels against the first `limit` images of a source, which needs no network.
+    """Judge in pixels against the images of a source, or `limit` that are drawn of more, which needs no network.
 
     Raises:
         ValueError: their covariance would be too large.
@@ -27,8 +27,11 @@ def pixel_judge(source: data.Source, *, limit: int = 10_000) -> Callable[[Iterab
 
     @cache
     def reference() -> evaluation.Reference:
-        real = data.cached(source).image[:limit]
-        return evaluation.make_reference(f"{source.name}[:{len(real)}]", evaluation.pixels, real)
+        real = data.cached(source).image
+        if len(real) <= limit:
+            return evaluation.make_reference(f"{source.name}[:{len(real)}]", evaluation.pixels, real)
+        chosen = np.sort(np.random.default_rng(0).choice(len(real), limit, replace=False))
+        return evaluation.make_reference(f"{limit:,} of {source.name}", evaluation.pixels, real[chosen])
 
     return lambda batches: evaluation.judge(batches, references=(reference(),))
 

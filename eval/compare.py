@@ -27,7 +27,8 @@ def compare(workdirs: Sequence[str | Path], metrics: Sequence[str] = ()) -> list
 
     Raises:
         FileNotFoundError: a folder has no rows.
-        ValueError: no run has such a metric, or numbers under one name were measured against different references.
+        ValueError: no run has such a metric, or numbers under one name were measured against different references, or
+            against different numbers of their images.
     """
     rows: list[Row] = []
     for name, workdir in zip(_names(workdirs), workdirs, strict=True):
@@ -45,6 +46,10 @@ def compare(workdirs: Sequence[str | Path], metrics: Sequence[str] = ()) -> list
                 f"{metric} was measured against {len(references)} references, which cannot be compared: "
                 f"{', '.join(sorted(sha256[:12] for sha256 in references))}"
             )
+        kept = {row["real_n"] for row in rows if row["metric"] == metric and "real_n" in row}
+        if len(kept) > 1:
+            told = " and ".join(f"{n:,}" for n in sorted(kept))
+            raise ValueError(f"{metric} was measured against {told} real images, which cannot be compared")
     return rows
 
 

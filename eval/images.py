@@ -61,8 +61,8 @@ def write_samples(
 def read_images(path: str | Path) -> Images:
     """Images of an npz file (`arr_0`) or of a folder of image files in the order of their names.
 
-    Files are turned upright by their EXIF mark. Grey files give one channel, all other files three: palettes
-    are looked up, alpha is dropped, CMYK is converted.
+    Files are turned upright by their EXIF mark and transparency is laid over white, as for training. Grey files give
+    one channel, all other files three: palettes are looked up, CMYK is converted. Files of 16 bits are no samples.
 
     Raises:
         FileNotFoundError: no such file or folder, or a folder without images.
@@ -128,6 +128,9 @@ def _read_file(file: Path) -> np.ndarray:
             image = ImageOps.exif_transpose(opened)
             if image.mode.startswith(("I", "F")):
                 raise ValueError(f"mode {image.mode} is not 8-bit")
+            if image.has_transparency_data:
+                image = image.convert("RGBA")
+                image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
             array = np.asarray(image.convert("L" if image.mode in ("1", "L") else "RGB"))
     except (OSError, ValueError) as error:
         raise ValueError(f"{file}: cannot be read as an 8-bit image: {error}") from error

@@ -29,7 +29,8 @@ def judge(
     """Measure generated images in one pass; independent of how they are cut into batches.
 
     For each reference: the Fréchet distance `fd_<feature>_<count>`, and if the reference holds its real features what
-    its `compare` gives, `kid_...`, `precision_...` and `recall_...` unless told otherwise. Then the scores,
+    its `compare` gives, `kid_...`, `precision_...` and `recall_...` unless told otherwise, whose rows say against how
+    many real images, `real_n`. Then the scores,
     `label_agreement_<count>` if there is a classifier, and `constant_images_<count>`, the number of images of a single
     colour. Names hold the resize where there is one, see `metric_name`. On several hosts each gives its own batches and
     all get the rows of all samples.
@@ -116,13 +117,16 @@ def _rows(statistics: Statistics, features: list[np.ndarray], reference: Referen
     }
     moments = mean_and_covariance(statistics)
     values = {"fd": frechet_distance(*moments, reference.mean, reference.covariance)}
+    kept: Row = {}
     if reference.real is not None:
         values |= reference.compare(gather_rows(np.concatenate(features)), reference.real)
+        kept = {"real_n": len(reference.real)}
     rows: list[Row] = []
     for measure, value in values.items():
         floor = {"real_floor": reference.floor[measure]} if measure in reference.floor else {}
         metric = metric_name(measure, reference.features, n)
-        rows.append({"metric": metric, "value": value, **facts, **floor, **warning})
+        compared = {} if measure == "fd" else kept
+        rows.append({"metric": metric, "value": value, **facts, **compared, **floor, **warning})
     return rows
 
 

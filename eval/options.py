@@ -109,7 +109,7 @@ def reference(source: str, features: Features, options: argparse.Namespace, *, d
 
 
 def measure(source: str, features: Features, options: argparse.Namespace, *, keep: int) -> Measured:
-    """Measure real images, keeping the features of the first of them."""
+    """Measure real images, keeping the features of `keep` that are drawn of them."""
     name, batches = real_images(source, options)
     return measure_stream(name, features, batches, keep=keep, compare=MEASURES[options.measures])
 

@@ -1,7 +1,7 @@
 """What samples are judged against: real data seen through one feature extractor."""
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -85,11 +85,14 @@ def measure_stream(
 ) -> Measured:
     """Measure real images that do not fit into memory.
 
+    Folders come sorted by class, so what is kept is drawn from the whole stream: the same images however they are cut
+    into batches, in the stream's order, and all of them where there are no more.
+
     Args:
         name: data set and split.
         features: the extractor.
         batches: the images, uint8 [B, H, W, C]; batches need not be of one size.
-        keep: so many of their first features are kept, for `compare`; 0 keeps the moments alone.
+        keep: the features of so many of them are kept, for `compare`; 0 keeps the moments alone.
         compare: measures of two sets of features.
 
     Raises:
@@ -98,21 +101,24 @@ def measure_stream(
     statistics: Statistics | None = None
     digest = hashlib.sha256()
     shape: tuple[int, ...] | None = None
-    kept: list[np.ndarray] = []
-    room = keep
+    drawn: list[tuple[np.ndarray, np.ndarray]] = []  # features, with numbers of which the smallest are kept
+    generator = np.random.default_rng(0)
     for images in batches:
         if shape not in (None, images.shape[1:]):
             raise ValueError(f"{name} has images of {shape} and of {images.shape[1:]}")
         shape = images.shape[1:]
         digest.update(np.ascontiguousarray(images).tobytes())
-        statistics = add(statistics, features, images)
-        if room > 0:
-            kept.append(features.extract(images)[:room])
-            room -= len(kept[-1])
+        if keep:
+            extracted = features.extract(images)
+            statistics = update(empty(extracted.shape[1]) if statistics is None else statistics, extracted)
+            drawn.append((extracted, generator.random(len(images))))
+            drawn = [smallest(drawn, keep)] if sum(len(rows) for rows, _ in drawn) > 2 * keep else drawn
+        else:
+            statistics = add(statistics, features, images)
     if statistics is None:
         raise ValueError(f"{name} has no images")
     mean, covariance = mean_and_covariance(statistics)
-    real = np.concatenate(kept) if kept else None
+    real = smallest(drawn, keep)[0] if drawn else None
     # Halves of fewer features than dimensions would say nothing of the distance.
     tells = real is not None and len(real) // 2 > real.shape[1]
     reference = Reference(
@@ -128,6 +134,13 @@ def measure_stream(
         compare=compare,
     )
     return Measured(reference, digest.hexdigest())
+
+
+def smallest(parts: Sequence[tuple[np.ndarray, np.ndarray]], most: int) -> tuple[np.ndarray, np.ndarray]:
+    """Of rows [n, D] with their numbers [n], in parts, those with the `most` smallest numbers, in the same order."""
+    rows, numbers = (np.concatenate(part) for part in zip(*parts, strict=True))
+    chosen = np.sort(np.argsort(numbers)[:most])
+    return rows[chosen], numbers[chosen]
 
 
 def add(statistics: Statistics | None, features: Features, images: Images) -> Statistics:

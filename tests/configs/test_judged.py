@@ -153,6 +153,20 @@ def test_pixels_of_large_images_are_refused_with_what_they_would_take():
         judged.judges.pixel_judge(source)
 
 
+def test_pixels_are_compared_with_images_from_all_of_a_source():
+    image = np.repeat(np.arange(10, dtype=np.uint8), 20)[:, None, None, None] * np.ones((1, 2, 2, 1), np.uint8)
+    source = data.ArraySource("sorted", image, None, 0)
+    values = {}
+    for limit, name in ((40, "40 of sorted"), (200, "sorted[:200]")):
+        rows = judged.judges.pixel_judge(source, limit=limit)([(image, None)])
+        (fd,) = (row for row in rows if row["metric"] == "fd_pixels_200")
+        assert (fd["reference"], fd["reference_n"]) == (name, limit)
+        values[limit] = fd["value"]
+    first = evaluation.make_reference("first", evaluation.pixels, image[:40])
+    of_first = evaluation.judge([(image, None)], references=[first])[0]["value"]
+    assert values[200] < values[40] < 0.2 * of_first
+
+
 def test_own_images_are_judged_in_pixels_where_they_are_small(tmp_path):
     def experiment(side, **changes):
         image = np.random.default_rng(0).integers(0, 256, (200, side, side, 3), np.uint8)

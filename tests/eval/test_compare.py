@@ -55,6 +55,10 @@ def test_what_cannot_be_compared(runs):
     append_rows(runs / "three" / "metrics.jsonl", [row(1.0, 1, reference="b" * 64)])
     with pytest.raises(ValueError, match=r"fd_pixels_2k was measured against 2 references.*aaaaaaaaaaaa, bbbbbbbbbbbb"):
         compare([runs / "one", runs / "three"])
+    for name, n in (("five", 500), ("ten", 10_000)):
+        append_rows(runs / name / "metrics.jsonl", [row(1.0, 1, "recall_pixels_2k") | {"real_n": n}])
+    with pytest.raises(ValueError, match="recall_pixels_2k was measured against 500 and 10,000 real images"):
+        compare([runs / "five", runs / "ten"])
     with pytest.raises(FileNotFoundError, match=r"was the run in .*absent judged"):
         compare([runs / "one", runs / "absent"])
     with pytest.raises(ValueError, match="no run has fid_50k"):

@@ -65,6 +65,14 @@ def test_colour_files_become_rgb(tmp_path, mode):
     assert images.min() >= 254
 
 
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_what_is_transparent_is_white_as_in_training(tmp_path, mode):
+    Image.new("RGBA", (4, 4), (0, 0, 0, 0)).convert(mode).save(
+        tmp_path / "a.png", transparency=0 if mode == "P" else None
+    )
+    np.testing.assert_array_equal(read_images(tmp_path), 255)
+
+
 def test_exif_rotation_is_applied(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6  # rotate by 90 degrees

@@ -41,6 +41,7 @@ def test_rows_say_what_they_are(reference, samples, classifier):
             "value": value,
             **facts,
             "reference_sha256": reference.sha256,
+            **({} if measure == "fd" else {"real_n": 200}),
             "real_floor": reference.floor[measure],
         }
     assert by_metric["label_agreement_100"] == {
@@ -129,13 +130,13 @@ def test_a_resize_is_part_of_the_name_and_provenance_of_the_row(samples):
     assert row["reference_provenance"] == "edm.npz: mu and sigma"
 
 
-def test_the_first_real_features_can_be_kept_of_many(toy, samples):
+def test_some_real_features_can_be_kept_of_many(toy, samples):
     reference = measure_stream("toy/train", pixels, [toy.image[:120], toy.image[120:]], keep=50).reference
     assert reference.real is not None
     rows = {row["metric"]: row for row in judge([samples], references=[reference])}
-    assert rows["recall_pixels_100"]["reference_n"] == 200
+    assert rows["recall_pixels_100"].items() >= {"reference_n": 200, "real_n": 50}.items()
+    assert "real_n" not in rows["fd_pixels_100"]
     assert rows["recall_pixels_100"]["value"] == compare_sets(pixels.extract(samples[0]), reference.real)["recall"]
-    np.testing.assert_array_equal(reference.real, pixels.extract(toy.image[:50]))
     whole = judge([samples], references=[make_reference("toy/train", pixels, toy.image)])
     assert rows["fd_pixels_100"]["value"] == pytest.approx(whole[0]["value"], rel=1e-10)
 

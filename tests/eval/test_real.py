@@ -34,6 +34,24 @@ def test_a_stream_has_the_moments_of_the_whole(images):
     assert sha256 != measure_stream("other", pixels, [images[::-1]]).images_sha256
 
 
+def test_what_is_kept_of_a_stream_is_drawn_from_all_of_it_however_it_is_cut():
+    """Of a folder that is sorted by class every class is kept by its share."""
+    classes = np.repeat(np.arange(10, dtype=np.uint8), 200)
+    images = np.stack([classes, np.arange(2000) % 251], 1).astype(np.uint8).reshape(-1, 1, 2, 1)
+    kept = [
+        measure_stream("sorted", pixels, np.split(images, cuts), keep=500).reference.real
+        for cuts in ([1000], range(7, 2000, 7), [1999])
+    ]
+    for other in kept[1:]:
+        np.testing.assert_array_equal(other, kept[0])
+    assert kept[0] is not None
+    assert kept[0].shape == (500, 2)
+    of_class = np.bincount(np.rint((kept[0][:, 0] + 1) * 127.5).astype(int), minlength=10)
+    assert of_class.min() > 25  # 50 of each on average, 6 about it
+    whole = measure_stream("sorted", pixels, [images], keep=2000).reference.real
+    np.testing.assert_array_equal(whole, pixels.extract(images))
+
+
 def test_streams_that_cannot_be_measured(images):
     with pytest.raises(ValueError, match="noise has no images"):
         measure_stream("noise", pixels, [])
