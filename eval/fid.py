@@ -120,7 +120,7 @@ def _judge_paths(options: argparse.Namespace) -> list[Row]:
 
 def _labelled(samples: str, first: np.ndarray, rest: Iterator[np.ndarray]) -> Batches:
     """Batches with the labels that the samples' file holds beside them, if it does."""
-    labels = read_npz(samples).get("arr_1") if Path(samples).is_file() else None
+    labels = read_npz(samples, "arr_1").get("arr_1") if Path(samples).is_file() else None
     start = 0
     for images in (first, *rest):
         yield images, None if labels is None else labels[start : start + len(images)]

@@ -7,20 +7,30 @@ from typing import Any
 import numpy as np
 
 
-def read_npz(path: str | Path) -> dict[str, np.ndarray]:
-    """All arrays of an npz file, never unpickling.
+def read_npz(path: str | Path, *names: str) -> dict[str, np.ndarray]:
+    """All arrays of an npz file, or those of these names that it has, never unpickling.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: not an npz file, or it holds Python objects.
+        ValueError: not an npz file, or it holds Python objects, or unpacks to more than this machine's memory.
     """
     try:
         with np.load(path, allow_pickle=False) as file:
-            return {key: file[key] for key in file.files}
+            wanted = [name for name in file.files if not names or name in names]
+            members = {member.filename.removesuffix(".npy"): member.file_size for member in file.zip.infolist()}
+            size = sum(members[name] for name in wanted)
+            if size > memory():
+                raise ValueError(f"it unpacks to {size:,} bytes, more than the memory of this machine, {memory():,}")
+            return {name: file[name] for name in wanted}
     except FileNotFoundError:
         raise
     except Exception as error:
         raise ValueError(f"{path}: not a readable npz file of plain arrays: {error}") from error
+
+
+def memory() -> int:
+    """Bytes of memory that this machine has."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def write_npz(path: str | Path, *, overwrite: bool, **arrays: Any) -> None:
