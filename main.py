@@ -13,6 +13,7 @@ machines at once it is one run of several processes (docs/reliability.md).
 """
 
 import difflib
+import itertools
 import os
 import sys
 import traceback
@@ -23,7 +24,9 @@ from ml_collections import config_flags
 
 import train
 from modes import before, samples, stores, training
-from modes.given import FLAGS, UsageError
+from modes.config_files import check_file
+from modes.given import FLAGS
+from modes.usage import UsageError
 
 MODES = {
     "train": training.run_train,
@@ -68,6 +71,21 @@ flags.DEFINE_bool("distributed", None, "Look for other processes, as SLURM, Open
 flags.DEFINE_integer("start_timeout_seconds", 300, "How long processes wait for each other.", lower_bound=1)
 flags.DEFINE_integer("heartbeat_seconds", 100, "A process not heard of for so long ends the others.", lower_bound=10)
 
+READ_BY = {
+    "config": ("train", "check", "plan"),
+    "n": ("sample", "eval", "pairs"),
+    "seed": ("sample", "eval", "pairs"),
+    "nfe": ("sample", "eval"),
+    **dict.fromkeys(("average", "step"), ("sample", "eval", "encode", "pairs")),
+    "out": ("plan", "encode", "pairs"),
+    **dict.fromkeys(("topology", "compiles"), ("plan",)),
+    **dict.fromkeys(("solver_steps", "invert", "eight_bit"), ("pairs",)),
+    "overwrite": ("sample",),
+    **dict.fromkeys(("restore_step", "reset"), ("train",)),
+    **dict.fromkeys(("allow_fallback", "allow_data_change", "allow_config_change"), ("train",)),
+}
+"""Flags that not all modes read, by those that do."""
+
 SEVERAL_PROCESSES = ("train", "sample", "eval")  # modes that share their work
 
 
@@ -84,6 +102,7 @@ def main(argv: list[str]) -> None:
             f"unknown mode {FLAGS.mode!r}; modes are {', '.join(MODES)}"
             + "".join(f"; did you mean {name}?" for name in closest)
         )
+    check_read()
     join_processes()
     try:
         run()
@@ -102,6 +121,17 @@ AFTER_ERROR = (
     "error: process {} ends; if it names a connection, another process has died. The others end within {} s. Start all"
     " of them again by the same command: they go on from the newest checkpoint."
 )
+
+
+def check_read() -> None:
+    """Refuse flags that this mode does not read, which would change nothing without a word."""
+    for name, modes in READ_BY.items():
+        if FLAGS[name].present and FLAGS.mode not in modes:
+            told = {
+                "config": "; a run's own config is in its run.json",
+                "seed": "; that of training is --config.seed",
+            }.get(name, "")
+            raise UsageError(f"--{name} is read by --mode={', '.join(modes)} and not by {FLAGS.mode}{told}")
 
 
 def join_processes() -> None:
@@ -126,6 +156,10 @@ def join_processes() -> None:
 
 def parse_flags(argv: list[str]) -> list[str]:
     """Parse the command line; what a config does not have or refuses is a usage error and not a traceback."""
+    for argument, following in itertools.zip_longest(argv, argv[1:], fillvalue=""):
+        name, given, value = argument.partition("=")
+        if name in ("--config", "-config"):
+            check_file(value if given else following)
     try:
         return FLAGS(argv)
     except flags.Error as error:
@@ -133,7 +167,7 @@ def parse_flags(argv: list[str]) -> list[str]:
         raise UsageError(told.rpartition(refused)[2].strip()) from error
     except AttributeError as error:
         # ml_collections gives the closest name in a text of its own, quoted twice.
-        told = str(error).replace("\\n", ". ").replace("\\", "").strip("'\"")
+        told = str(error).replace("\\n", ". ").replace("\\", "").strip("'\"").replace("'.", ".", 1)
         raise UsageError(f"no such config value: {told}") from error
 
 

@@ -60,14 +60,16 @@ def build(config: ConfigDict) -> Experiment:
         def denoiser(labels: jax.Array | None):
             return teacher.diffusion.on_path(context.frozen, labels, cosine)
 
-        guided = guiding.classifier_free(denoiser, labels, num_classes=source.num_classes, scale=config.guidance)
+        def guided():
+            return guiding.classifier_free(denoiser, labels, num_classes=source.num_classes, scale=config.guidance)
+
         return segment_consistency(
             f(params, labels),
             batch["image"],
             key,
             segments=config.segments,
             intervals=intervals,
-            teacher=guided if config.distill else None,
+            teacher=guided() if config.distill else None,
             unguided=denoiser(labels) if config.distill and config.guidance != 1 else None,
             eta=config.eta,
             distance=partial(pseudo_huber, c=config.huber_c),

@@ -16,12 +16,8 @@ from configs import imagenet64_multistep_training
 build = imagenet64_multistep_training.build
 
 
-def get_config(network: str = "UViT") -> ConfigDict:
-    """The values of imagenet64_multistep_training.py, with steps of the teacher's.
-
-    Raises:
-        ValueError: naming the networks that there are.
-    """
-    config = imagenet64_multistep_training.get_config(network)
+def get_config() -> ConfigDict:
+    """The values of imagenet64_multistep_training.py, with steps of the teacher's."""
+    config = imagenet64_multistep_training.get_config()
     config.distill = True
     return config

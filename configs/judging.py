@@ -172,4 +172,7 @@ def _source(name: str, split: str, size: int | None, data_dir: str | None) -> da
     try:
         return data.tfds_source(name, split=split, data_dir=data_dir, size=size)
     except (FileNotFoundError, ValueError) as error:
-        raise FileNotFoundError(f"{name}: no such npz file or folder of images, and no data set: {error}") from error
+        ours = "; did you mean digits?" if difflib.get_close_matches(name, ["digits"], cutoff=0.8) else ""
+        raise FileNotFoundError(
+            f"{name}: no such npz file or folder of images, and no data set: {error}{ours}"
+        ) from error

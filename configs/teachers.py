@@ -63,8 +63,9 @@ def teacher(
     """
     if not workdir:
         return Teacher(_absent(tuple(shape), num_classes, sigma_data), _no_teacher, _no_teacher)
-    trained = ".py" not in workdir
-    config_file, config = evaluation.read_run(workdir) if trained else _read_config(workdir)
+    planned = evaluation.config_and_size(workdir)
+    trained = planned is None
+    config_file, config = evaluation.read_run(workdir) if planned is None else _read_config(*planned)
     module = evaluation.load_module(config_file)
     diffusion = _said(module, config, workdir, starts=starts)
     check_alike(
@@ -189,12 +190,10 @@ def extended_start(
     return jax.tree_util.tree_map_with_path(lambda path, leaf: given.get(path, leaf), initial)
 
 
-def _read_config(name: str) -> tuple[Path, ConfigDict]:
-    """The file and the values of a config given as FILE.py or FILE.py:SIZE."""
-    stem, _, size = name.partition(".py")
-    file = Path(f"{stem}.py")
+def _read_config(file: Path, size: str) -> tuple[Path, ConfigDict]:
+    """The file and the values of a config, of one of its sizes if one is given."""
     get_config = evaluation.load_module(file).get_config
-    return file, get_config(size.removeprefix(":")) if size else get_config()
+    return file, get_config(size) if size else get_config()
 
 
 def _absent(shape: tuple[int, ...], num_classes: int, sigma_data: float) -> Diffusion:

@@ -48,6 +48,9 @@ def npz(path: str | Path, *, num_classes: int | None = None, name: str | None = 
 def _read(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
     try:
         with path.open("rb") as file:  # opened here because np.load leaves broken files open
+            if file.read(2) != b"PK" and file.seek(0) == 0 and file.read(6) != b"\x93NUMPY":
+                raise ValueError("it is no archive of arrays")  # NumPy would advise to load it as a pickle
+            file.seek(0)
             archive = np.load(file, allow_pickle=False)
             if isinstance(archive, np.ndarray):
                 raise ValueError("it is a single array (.npy)")

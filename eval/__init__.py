@@ -28,7 +28,7 @@ from .names import metric_name
 from .plots import loss_curves, metric_against_nfe
 from .precision_recall import precision_recall
 from .real import Reference, make_reference, measure_stream
-from .rebuild import load_experiment, load_glue, load_module, read_run
+from .rebuild import config_and_size, load_experiment, load_glue, load_module, read_run
 from .reference_files import read_reference, reference_of, write_reference
 from .report import print_report, table
 from .rows import Row, append_rows, count_name, read_rows
@@ -56,6 +56,7 @@ __all__ = [
     "compare_embeddings",
     "compare_sets",
     "compare_sets_and_coverage",
+    "config_and_size",
     "count_name",
     "crossing",
     "density_coverage",

@@ -57,6 +57,9 @@ def _judged(options: argparse.Namespace) -> list[Row]:
         return _judge_run(options)
     enough = 1 if set(options.features) <= set(ALONE) else 2
     if options.workdir is None and enough <= len(options.paths) <= 2:
+        for name in ("n", "average", "step", "nfe", "reference"):
+            if getattr(options, name) is not None:
+                raise ValueError(f"--{name} is of a run, given by --workdir; of paths all samples are judged")
         return _judge_paths(options)
     raise ValueError("give either --workdir, or two paths: samples and reference")
 

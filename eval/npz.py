@@ -14,6 +14,9 @@ def read_npz(path: str | Path, *names: str) -> dict[str, np.ndarray]:
         FileNotFoundError: no such file.
         ValueError: not an npz file, or it holds Python objects, or unpacks to more than this machine's memory.
     """
+    with Path(path).open("rb") as file:
+        if file.read(2) != b"PK":
+            raise ValueError(f"{path} is no npz file")
     try:
         with np.load(path, allow_pickle=False) as file:
             wanted = [name for name in file.files if not names or name in names]

@@ -1,7 +1,7 @@
 """What the command lines share: which features, which real images, which of a run's samples."""
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
@@ -48,27 +48,47 @@ def add_feature_options(parser: argparse.ArgumentParser) -> None:
         "--measures", choices=sorted(MEASURES), default="standard", help="coverage: density and coverage too"
     )
     group.add_argument(
-        "--keep", type=int, default=10_000, help="real images for KID, precision and recall (default: %(default)s)"
+        "--keep",
+        type=counting(0),
+        default=10_000,
+        help="real images for KID, precision and recall (default: %(default)s)",
     )
-    group.add_argument("--batch-size", type=int, default=BATCH, help="images in a call (default: %(default)s)")
+    group.add_argument("--batch-size", type=counting(1), default=BATCH, help="images in a call (default: %(default)s)")
 
 
 def add_data_options(parser: argparse.ArgumentParser) -> None:
     """Add --split, --size and --data-dir, for data sets by name."""
     group = parser.add_argument_group("a data set by its name")
     group.add_argument("--split", default="train", help="(default: %(default)s)")
-    group.add_argument("--size", type=int, help="centre crop and resize to this, for folders too")
+    group.add_argument(
+        "--size", type=counting(1), help="centre crop and resize the real images to this, RGB, of folders too"
+    )
     group.add_argument("--data-dir", help="where TensorFlow Datasets are prepared (default: its own)")
+
+
+def counting(least: int) -> Callable[[str], int]:
+    """The type of an option that is a whole number of at least `least`."""
+
+    def number(text: str) -> int:
+        value = int(text)
+        if value < least:
+            raise argparse.ArgumentTypeError(f"must be at least {least}, got {value}")
+        return value
+
+    return number
 
 
 def asked(options: argparse.Namespace) -> Asked:
     """The features and scores of a command line.
 
     Raises:
-        ValueError: there are no such features.
+        ValueError: there are no such features, or pixels are asked for with the weights or the resize of a network.
         FileNotFoundError: the weights of their network are not there.
     """
     if options.features == [pixels.name]:
+        for name in ("weights", "resize"):
+            if getattr(options, name) is not None:
+                raise ValueError(f"--{name} {getattr(options, name)} is of a network; pixels are compared as they are")
         return Asked((pixels,), ())
     found = glue().features(
         options.features, weights=options.weights, resize=options.resize, batch_size=options.batch_size

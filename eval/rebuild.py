@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import re
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -10,6 +11,12 @@ from typing import Any
 from .run import Experiment
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+def config_and_size(given: str) -> tuple[Path, str] | None:
+    """The file and the size of a config that is given as FILE.py or FILE.py:SIZE; None of what is neither."""
+    found = re.fullmatch(r"(.*\.py)(?::(.*))?", given)
+    return (Path(found[1]), found[2] or "") if found else None
 
 
 def load_experiment(workdir: str | Path) -> Experiment:

@@ -97,13 +97,15 @@ class DiT(nn.Module):
         """Evaluate the network.
 
         Raises:
-            ValueError: the image is not divisible into patches, `width` not into heads, or a
+            ValueError: there are no blocks, the image is not divisible into patches, `width` not into heads, or a
                 condition is missing or superfluous.
         """
         check_conditions(x, t, labels, s, w, self.num_classes, self.second_time, self.guided)
         _, height, width, channels = x.shape
         if height % self.patch or width % self.patch:
             raise ValueError(f"image of {height}x{width} pixels is not divisible into patches of {self.patch}")
+        if self.depth < 1:
+            raise ValueError(f"depth must be at least 1, got {self.depth}")
         if self.width % self.heads:
             raise ValueError(f"width={self.width} is not divisible by heads={self.heads}")
 

@@ -8,7 +8,8 @@ import jax
 
 import train
 
-from .given import FLAGS, UsageError, build, required_config
+from .given import FLAGS, build, required_config
+from .usage import UsageError
 
 
 def run_check() -> None:

@@ -1,4 +1,4 @@
-"""What the user gave on the command line, and the words for what cannot be used."""
+"""What the user gave on the command line."""
 
 from pathlib import Path
 from typing import Any
@@ -9,33 +9,31 @@ from ml_collections import ConfigDict, config_flags
 import eval as evaluation
 import train
 
-ROOT = Path(__file__).parents[1]
+from .config_files import available, check_types
+from .usage import ROOT, UsageError
+
 FLAGS = flags.FLAGS
-
-
-class UsageError(Exception):
-    """Something the user gave cannot be used, or what happened is told in one sentence; shown without a traceback."""
 
 
 def required_workdir() -> Path:
     """The folder of the run."""
     if not FLAGS.workdir:
         raise UsageError(f"--mode={FLAGS.mode} needs --workdir")
-    return Path(FLAGS.workdir)
+    workdir = Path(FLAGS.workdir)
+    if workdir.exists() and not workdir.is_dir():
+        raise UsageError(f"--workdir={workdir} is a file; give the folder of a run")
+    return workdir
 
 
 def required_config() -> tuple[ConfigDict, str]:
     """The config with its overrides, and its file relative to the repository where it lies inside."""
     if FLAGS.config is None:
-        available = ", ".join(sorted(f"configs/{p.name}" for p in (ROOT / "configs").glob("*.py") if p.stem[0] != "_"))
-        raise UsageError(f"--mode={FLAGS.mode} needs --config, one of {available}")
+        raise UsageError(f"--mode={FLAGS.mode} needs --config, one of {', '.join(available())}")
     # A run published in several sizes is given as FILE.py:SIZE, and its config holds the values of that size.
-    file = config_flags.get_config_filename(FLAGS["config"]).split(".py:")[0].removesuffix(".py")
-    path = Path(f"{file}.py").resolve()
-    try:
-        FLAGS.config.to_dict()
-    except OSError as error:  # a file that is not there is told when it is first looked at
-        raise UsageError(str(error)) from error
+    given = config_flags.get_config_filename(FLAGS["config"])
+    file, size = evaluation.config_and_size(given) or (Path(given), "")
+    path = file.resolve()
+    check_types(FLAGS.config, path, size)
     return FLAGS.config, str(path.relative_to(ROOT) if path.is_relative_to(ROOT) else path)
 
 

@@ -3,8 +3,9 @@
 import eval as evaluation
 import train
 
-from .given import FLAGS, UsageError, chosen_samplers, load, required_workdir
+from .given import FLAGS, chosen_samplers, load, required_workdir
 from .pictures import COLUMNS, draws_pictures, told_apart
+from .usage import UsageError
 
 
 def run_sample() -> None:

@@ -2,7 +2,8 @@
 
 from configs import flows, latents
 
-from .given import FLAGS, UsageError, required_workdir
+from .given import FLAGS, required_workdir
+from .usage import UsageError
 
 
 def run_encode() -> None:

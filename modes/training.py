@@ -9,8 +9,9 @@ import jax
 import eval as evaluation
 import train
 
-from .given import FLAGS, ROOT, UsageError, build, required_config, required_workdir
+from .given import FLAGS, build, required_config, required_workdir
 from .pictures import draw_pictures
+from .usage import ROOT, UsageError
 
 CODE = ("main.py", "modes", "losses", "samplers", "models", "data", "train", "eval", "configs")
 
@@ -46,9 +47,12 @@ def trained_run() -> tuple[train.Finished, train.Experiment, Path]:
         train.check_alike({**asked, **values, **train.circumstances()["packages"], **code})
         experiment = build(config, config_file)
         train.validate(experiment)
-        next(experiment.batches(0))  # reads and checks real data before anything is compiled or written
-        for read in (experiment.frozen, *(periodic.ready for periodic in experiment.periodic)):
-            read()  # a teacher that is not there, or the network of a judge, is told now
+        batch = next(experiment.batches(0))  # reads and checks real data before anything is compiled or written
+        # A teacher that is not there is told now, and so is the network of a judge; what is read is not held on to.
+        frozen = jax.tree.map(jax.typeof, experiment.frozen())
+        for periodic in experiment.periodic:
+            periodic.ready()
+        train.trace_loss(experiment, batch, frozen)
         if experiment.initial is not None:
             train.check_initial(experiment.initial(), jax.eval_shape(experiment.init, jax.random.key(0)))
     except (ValueError, TypeError, OSError) as error:
@@ -66,9 +70,12 @@ def report(experiment: train.Experiment, workdir: Path, step: int) -> None:
     rows = json.loads(train.gather_texts(json.dumps(rows))[0])  # all processes go by what the first one sees
     rows = [row for row in rows if is_final(row, experiment, step)]
     if {row["sampler"] for row in rows} != {sampler.name for sampler in experiment.samplers}:
-        rows = evaluation.evaluate(
-            experiment, workdir, n=experiment.judged_samples, seed=0, average=experiment.judged_average, batch_size=500
-        )
+        n, average = experiment.judged_samples, experiment.judged_average
+        try:
+            rows = evaluation.evaluate(experiment, workdir, n=n, seed=0, average=average, batch_size=500)
+        except (ValueError, OSError) as error:
+            again = f"the run is whole; judge it by --workdir={workdir} --mode=eval"
+            raise UsageError(f"{error}; {again}") from error
         draw_pictures(experiment, workdir)
     if train.is_first():
         evaluation.print_report(rows)

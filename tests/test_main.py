@@ -166,6 +166,9 @@ def test_check_prints_the_run_and_writes_nothing(tmp_path):
         (["--config.batch_size=0"], ["batch_size 0"]),
         (["--config.batch_size=2000"], ["batch_size is 2000", "1,797 examples"]),
         (["surplus"], ["unexpected arguments: surplus"]),
+        (["--config.heads=3"], ["width=128 is not divisible by heads=3"]),
+        (["--config.judged_samples=0"], ["judged_samples must be at least 1, got 0"]),
+        (["--seed=1"], ["--seed is read by --mode=sample, eval, pairs and not by train; that of training"]),
     ],
 )
 def test_bad_values_are_refused_before_anything_is_trained(tmp_path, arguments, messages):
@@ -174,7 +177,7 @@ def test_bad_values_are_refused_before_anything_is_trained(tmp_path, arguments, 
     for message in messages:
         assert message in output
     assert "Traceback" not in output
-    assert not (tmp_path / "run" / "train.jsonl").exists()
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.slow
@@ -254,7 +257,8 @@ def test_bad_data_of_ones_own_are_refused_before_anything_is_trained(tmp_path, a
     [
         (["--mode=train"], "needs --workdir"),
         (["--mode=train", "--workdir=x"], "needs --config, one of configs/"),
-        (["--mode=train", "--workdir=x", "--config=configs/nowhere.py"], "configs/nowhere.py"),
+        (["--mode=train", "--workdir=x", "--config=configs/nowhere.py"], "configs/nowhere.py: no such run"),
+        (["--mode=train", "--workdir={trained}/run.json"], "run.json is a file; give the folder of a run"),
         (["--mode=sample", "--workdir={tmp}/nowhere"], "no such folder"),
         (["--mode=eval", "--workdir={tmp}"], "run.json is missing"),
         (["--mode=sample", "--workdir={untrained}"], "nothing was trained there yet"),

@@ -2,7 +2,7 @@
 
 from . import averages, plan_text, posthoc, schedules
 from .agreement import check_alike, gather_texts, is_first
-from .check import check, count_parameters
+from .check import check, count_parameters, trace_loss
 from .checkpoint import SaveError
 from .code import code_hash, code_hashes
 from .experiment import Batch, Context, Experiment, Params, Periodic, Sampler, validate
@@ -73,6 +73,7 @@ __all__ = [
     "state_like",
     "state_shardings",
     "topology_devices",
+    "trace_loss",
     "unread_output",
     "validate",
     "write_record",

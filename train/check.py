@@ -2,12 +2,14 @@
 
 import time
 from itertools import chain
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from .experiment import Experiment, validate
+from .averages import update
+from .experiment import Batch, Context, Experiment, validate
 from .feeding import global_batches
 from .sharding import make_mesh, state_shardings
 from .state import place_state
@@ -39,6 +41,24 @@ def count_parameters(experiment: Experiment) -> int:
     """Number of trained parameters; the networks are traced for their shapes and nothing is allocated."""
     shapes = jax.eval_shape(lambda: experiment.init(jax.random.key(experiment.seed)))
     return sum(leaf.size for leaf in jax.tree.leaves(shapes))
+
+
+def trace_loss(experiment: Experiment, batch: Batch, frozen: Any) -> None:
+    """Trace the loss of a batch and the averages for their shapes alone: what cannot be computed is told in seconds.
+
+    Raises:
+        ValueError: or what else the network, the loss or an average refuses its values with.
+    """
+
+    def loss(batch: Batch, frozen: Any) -> Any:
+        key = jax.random.key(experiment.seed)
+        params, step = experiment.init(key), jnp.zeros((), jnp.int32)
+        averaged = dict.fromkeys(experiment.averages, params)
+        batch = jax.tree.map(lambda x: x[: len(x) // experiment.accumulate], experiment.prepare(key, batch))
+        losses = experiment.objective(params, batch, key, Context(step, frozen, averaged))
+        return losses, update(averaged, experiment.averages, params, step)
+
+    jax.eval_shape(loss, batch, frozen)
 
 
 def check(experiment: Experiment) -> Facts:

@@ -157,6 +157,8 @@ def validate(experiment: Experiment) -> None:
         value = getattr(experiment, name)
         if value < least:
             raise ValueError(f"{name} must be at least {least}, got {value}")
+    if experiment.judged_samples < 1:
+        raise ValueError(f"judged_samples must be at least 1, got {experiment.judged_samples}")
     if not experiment.samplers:
         raise ValueError("a run needs at least one sampler to be judged by, got none")
     choices = ["params", *experiment.averages]

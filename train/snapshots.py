@@ -37,7 +37,8 @@ def restore_or_reconstruct(
     snapshots = Path(workdir) / "snapshots"
     steps = [s for s in steps_in(snapshots) if step is None or s <= step]
     if not steps:
-        raise FileNotFoundError(f"no snapshots in {snapshots} up to step {step}; set snapshot_every to keep some")
+        reach = "" if step is None else f" up to step {step}"
+        raise FileNotFoundError(f"no snapshots in {snapshots}{reach}; set snapshot_every to keep some")
     step = max(steps) if step is None else step
 
     choices = [(s, name) for s in steps for name in sigma_rels]

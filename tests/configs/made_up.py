@@ -70,6 +70,7 @@ TEACHERS: dict[str, tuple[str, dict[str, Any]]] = {
     "imagenet64_scm_distillation": ("imagenet64_trigflow", {}),
     "imagenet64_multistep_training": ("imagenet64_cosine", {}),
     "imagenet64_multistep_distillation": ("imagenet64_cosine", {}),
+    "imagenet64_multistep_adm": ("imagenet64_edm", {}),
     "imagenet256_scm_distillation": ("imagenet256_sit", {}),
     "imagenet512_scm_training": ("imagenet512_trigflow", {}),
     "imagenet512_scm_distillation": ("imagenet512_trigflow", {}),
@@ -157,9 +158,9 @@ def module(name: str) -> ModuleType:
     return importlib.import_module(f"configs.{name}")
 
 
-def small(name: str, *variant: str, **changes: Any) -> ConfigDict:
-    """The values of a config, or of a variant of it, shrunken as far as it has them."""
-    config = module(name).get_config(*variant)
+def small(name: str, **changes: Any) -> ConfigDict:
+    """The values of a config, shrunken as far as it has them."""
+    config = module(name).get_config()
     for field, value in (SMALL | SPECIAL.get(name, {})).items():
         if field in config:
             config[field] = value

@@ -15,7 +15,7 @@ from losses import conversions, cosine, edm, linear, scaled, trig
 from samplers.noise import initial
 from tests.configs import made_up
 from tests.configs.made_up import module, small
-from train import check, restore_average
+from train import check, restore_average, trace_loss
 from train.state import check_initial
 
 TOLD_MORE = (
@@ -108,6 +108,11 @@ def test_dropout_of_a_trajectory_model_is_no_idle_value(runs):
 
 
 # Recipes that the papers start at random.
+
+
+def test_multistep_consistency_is_trained_without_a_teacher_too():
+    experiment = module("digits_multistep").build(small("digits_multistep"))
+    trace_loss(experiment, next(experiment.batches(0)), None)
 
 
 @pytest.mark.usefixtures("small_data")

@@ -159,6 +159,20 @@ def test_features_need_a_reference_and_must_exist(workdir, images, tmp_path, cap
     assert "absent.npz" in told
     assert "no features 'pixel'; there are pixels" in error_of(capsys, a, a, "--features", "pixel")
     assert "no data set: tensorflow_datasets knows no 'cifar01'" in error_of(capsys, a, "cifar01")
+    assert "did you mean digits?" in error_of(capsys, a, "digit")
+
+
+def test_options_that_would_do_nothing_are_refused(images, tmp_path, capsys):
+    write_samples(tmp_path / "a.npz", images)
+    a = tmp_path / "a.npz"
+    for name, value in (("--resize", "tf1"), ("--weights", "w.npz")):
+        assert f"{name} {value} is of a network" in error_of(capsys, a, a, name, value)
+    for name, value in (("--n", "20"), ("--average", "ema"), ("--step", "1"), ("--nfe", "1"), ("--reference", "b")):
+        assert f"{name} is of a run" in error_of(capsys, a, a, name, value)
+    for name, value, least in (("--keep", "-1", 0), ("--batch-size", "0", 1), ("--size", "0", 1)):
+        with pytest.raises(SystemExit):
+            main([str(a), str(a), name, value])
+        assert f"must be at least {least}, got {value}" in capsys.readouterr().err
 
 
 def test_a_data_set_by_its_name(tmp_path, capsys):

@@ -12,6 +12,12 @@ def test_only_arrays_of_the_names_asked_for_are_read(tmp_path):
     assert list(npz.read_npz(tmp_path / "a.npz")) == ["arr_0", "arr_1"]
 
 
+def test_what_is_no_archive_is_not_said_to_hold_objects(tmp_path):
+    (tmp_path / "a.npz").write_bytes(b"x")
+    with pytest.raises(ValueError, match=r"a\.npz is no npz file$"):
+        npz.read_npz(tmp_path / "a.npz")
+
+
 def test_more_than_the_memory_of_the_machine_is_refused_before_it_is_unpacked(tmp_path, monkeypatch):
     path = tmp_path / "zeros.npz"
     np.savez_compressed(path, arr_0=np.zeros(10**6, np.uint8), arr_1=np.zeros(10, np.uint8))
