@@ -33,7 +33,7 @@ def test_runs_are_told_from_what_they_share(monkeypatch):
     [
         ("configs/digit.py", r"configs/digit\.py: no such run; did you mean configs/digits\.py\?"),
         ("digits", r"digits: no such run; did you mean configs/digits\.py\?"),
-        ("of/mine.py", r"no such run; without --config there is a list"),
+        ("my/zzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzz.py", r"no such run; without --config there is a list"),
         ("configs/README.md", "no such run"),
         ("configs/digits.py:XL", "this run has one size alone; leave out :XL"),
         ("configs/glue.py", "is not a run: it has no get_config and build of its own"),
