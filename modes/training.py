@@ -47,8 +47,8 @@ def trained_run() -> tuple[train.Finished, train.Experiment, Path]:
         train.check_alike({**asked, **values, **train.circumstances()["packages"], **code})
         experiment = build(config, config_file)
         train.validate(experiment)
-        # Data, a teacher and the network of a judge are read and checked before anything is compiled or written, and not
-        # held on to.
+        # Data, a teacher and the network of a judge are read and checked before anything is compiled or written, and
+        # not held on to.
         batch = jax.tree.map(jax.typeof, next(experiment.batches(0)))
         frozen = jax.tree.map(jax.typeof, experiment.frozen())
         for periodic in experiment.periodic:
