@@ -17,7 +17,7 @@ from configs.in_parts import in_parts
 from eval import weights
 from eval.names import LOGITS, POOL, SPATIAL
 from eval.resize import clean_fid_bicubic, tf1_bilinear, torch_bicubic, torch_bilinear
-from models.dinov2 import normalised
+from models.dinov2 import normalised, to_scale
 from models.inception import SIDE, InceptionV3
 from models.pretrained import read
 from models.pretrained.dinov2 import dinov2
@@ -119,6 +119,8 @@ INCEPTION = Network(
 
 def _dinov2(path: Path) -> tuple[Callable[[Any, jax.Array], jax.Array], Any]:
     module, params = dinov2(tensors(path))
+    # FD-DINOv2 is measured in Meta's network: a number may not depend on the library whose file the weights are in.
+    module = module.clone(resample=to_scale)
     return lambda params, images: cast(jax.Array, module.apply(params, images)), params
 
 
