@@ -19,7 +19,7 @@ from eval.names import LOGITS, POOL, SPATIAL
 from eval.resize import clean_fid_bicubic, tf1_bilinear, torch_bicubic, torch_bilinear
 from models.dinov2 import normalised, to_scale
 from models.inception import SIDE, InceptionV3
-from models.pretrained import read
+from models.pretrained.contents import tensors_in
 from models.pretrained.dinov2 import dinov2
 from models.pretrained.inception import inception
 
@@ -59,18 +59,6 @@ def coloured(images: jax.Array) -> jax.Array:
     return jnp.broadcast_to(images, (*images.shape[:3], 3))
 
 
-def tensors(path: Path) -> dict[str, np.ndarray]:
-    """The tensors of a state dict, of torch's or safetensors.
-
-    Raises:
-        ValueError: the file holds something else.
-    """
-    found = read(path)
-    if not isinstance(found, dict) or not all(hasattr(value, "shape") for value in found.values()):
-        raise ValueError(f"{path}: expected a state dict, tensors by their names")
-    return cast(dict[str, np.ndarray], found)
-
-
 def tf1(images: jax.Array) -> jax.Array:
     """As TensorFlow 1 enlarged, and torch-fidelity, EDM, ADM and MeanFlow do."""
     return (tf1_bilinear(coloured(images), SIDE) - 128) / 128
@@ -98,7 +86,7 @@ def in_pairs(network: Callable[[Any, jax.Array], Any], devices: int) -> Callable
 def _inception(path: Path) -> tuple[Callable[[Any, jax.Array], Any], Any]:
     network = InceptionV3().apply
     on_cpu = jax.default_backend() == "cpu"
-    return in_pairs(network, jax.local_device_count()) if on_cpu else network, inception(tensors(path))
+    return in_pairs(network, jax.local_device_count()) if on_cpu else network, inception(tensors_in(path))
 
 
 INCEPTION = Network(
@@ -118,7 +106,7 @@ INCEPTION = Network(
 
 
 def _dinov2(path: Path) -> tuple[Callable[[Any, jax.Array], jax.Array], Any]:
-    module, params = dinov2(tensors(path))
+    module, params = dinov2(tensors_in(path))
     # FD-DINOv2 is measured in Meta's network: a number may not depend on the library whose file the weights are in.
     module = module.clone(resample=to_scale)
     return lambda params, images: cast(jax.Array, module.apply(params, images)), params

@@ -17,6 +17,7 @@ from jaxtyping import Float32
 
 from ..alexnet import LAYERS, AlexNet
 from ..vgg import STAGES, VGG, Convolution
+from .contents import lpips_files, tensors_in
 from .layouts import Place, Tensors
 from .tensors import by_name, params_of
 
@@ -51,25 +52,29 @@ def alexnet(trunk: Tensors, linear: Tensors) -> tuple[AlexNet, Weights]:
     )
 
 
-def read_npz(path: str | Path) -> tuple[VGG, Weights]:
-    """Read VGG16's trunk and the weights of its layers from one .npz file, under the names of `vgg`.
+def read_lpips(path: str | Path) -> tuple[VGG, Weights]:
+    """Read VGG16's trunk and the weights of its layers: a folder with the two files, or one npz file of both.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: not an npz file of plain arrays; or what `vgg` refuses.
+        FileNotFoundError: no such file, or one of a folder's is missing.
+        ValueError: a file cannot be read; or what `vgg` refuses.
     """
+    tensors = {name: tensor for file in vgg_files(path) for name, tensor in tensors_in(file).items()}
+    linear = {name: tensor for name, tensor in tensors.items() if name.startswith("lin")}
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-    except FileNotFoundError:
-        raise
-    except Exception as error:
-        raise ValueError(f"{path}: not a readable npz file of plain arrays: {error}") from error
-    linear = {name: array for name, array in arrays.items() if name.startswith("lin")}
-    try:
-        return vgg({name: array for name, array in arrays.items() if name not in linear}, linear)
+        return vgg({name: tensor for name, tensor in tensors.items() if name not in linear}, linear)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
+
+
+def vgg_files(path: str | Path) -> tuple[Path, ...]:
+    """The files that `read_lpips` reads.
+
+    Raises:
+        FileNotFoundError: one of a folder's is missing.
+    """
+    path = Path(path).expanduser()
+    return lpips_files(path, "vgg16") if path.is_dir() else (path,)
 
 
 def _trunk(tensors: Tensors, sizes: Iterable[tuple[int, int, int, int]], what: str) -> list[Convolution]:

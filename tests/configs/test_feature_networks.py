@@ -85,9 +85,9 @@ def test_the_library_of_a_file_of_dinov2_is_no_matter(tmp_path, monkeypatch):
     monkeypatch.setattr(feature_networks, "dinov2", partial(dinov2, heads=3))
     images = np.random.RandomState(0).randint(0, 256, (2, 20, 20, 3)).astype(np.uint8)
     found = []
-    for names in (as_meta, dict, as_hugging_face):
-        path = tmp_path / f"{names.__name__}.safetensors"
-        save_file({name: np.ascontiguousarray(a) for name, a in names(timm_tensors(patch=14)).items()}, path)
+    for named in (as_meta, dict, as_hugging_face):
+        path = tmp_path / f"{named.__name__}.safetensors"
+        save_file({name: np.ascontiguousarray(a) for name, a in named(timm_tensors(patch=14)).items()}, path)
         ((features,), _) = judging.features(["dinov2"], weights=path, batch_size=2)
         found.append(features.extract(images))
     np.testing.assert_array_equal(found[1], found[0])
