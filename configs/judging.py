@@ -13,13 +13,12 @@ import numpy as np
 
 import data
 import eval as evaluation
-from configs.feature_networks import NETWORKS, Network
+from configs.feature_networks import NETWORKS, Network, weights_sha256
 from eval.names import LOGITS, LPIPS
 from losses import lpips
 from models import vgg
 from models.pretrained import read
-from models.pretrained.contents import sha256_of
-from models.pretrained.lpips import read_lpips, vgg_files
+from models.pretrained.lpips import lpips_sha256, read_lpips
 
 # ---- Features of published networks ----------------------------------------------------------------------------------
 
@@ -69,7 +68,7 @@ def features(
         params,
         batch_size=batch_size,
         resize=resize,
-        weights=evaluation.file_sha256(path),
+        weights=weights_sha256(path),
         prepare=prepare.host,
     )
     alone = tuple(score for each in made if each.name == LOGITS for score in evaluation.inception_scores(each))
@@ -114,7 +113,7 @@ def lpips_diversity(weights: str | Path | None, *, batch_size: int = 50) -> eval
             parts.append(np.asarray(distances(trunk, *filled))[: len(part[0])])
         return np.concatenate(parts)
 
-    pictures = evaluation.Features(LPIPS, lambda images: images, weights=sha256_of(vgg_files(weights)))
+    pictures = evaluation.Features(LPIPS, lambda images: images, weights=lpips_sha256(weights))
     return evaluation.diversity_score(pictures, distance=distance)
 
 
