@@ -28,13 +28,13 @@ import jax
 import numpy as np
 from rich.table import Table
 
-from configs.feature_networks import tensors as tensors_of
 from configs.judging import features as features_by_name
 from eval import Features, Statistics, frechet_distance, mean_and_covariance, pixels
 from eval.devices import cores_as_devices
 from eval.names import POOL, SPATIAL
 from eval.real import add
 from models.inception import SIDE, InceptionV3
+from models.pretrained.contents import tensors_in
 from models.pretrained.inception import names
 from models.pretrained.tensors import places, variables_of
 
@@ -127,7 +127,7 @@ def pytorch_fid(weights: Path | None) -> Callable[[np.ndarray], object] | None:
     peer: Any = import_module("pytorch_fid.inception")
     peer.operators = operators  # which are gone with it
     if weights is not None:
-        tensors = {name: torch.tensor(array) for name, array in tensors_of(weights).items()}
+        tensors = {name: torch.tensor(array) for name, array in tensors_in(weights).items()}
         peer.load_state_dict_from_url = lambda *_, **__: tensors
     network = peer.InceptionV3([peer.InceptionV3.BLOCK_INDEX_BY_DIM[2048]]).eval()
 

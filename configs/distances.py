@@ -19,9 +19,9 @@ class Metric(NamedTuple):
 
 
 def lpips_or_l2(file: str, *, pool: Callable[[jax.Array], jax.Array] = vgg.max_pool) -> Metric:
-    """LPIPS by the weights in a file, on images enlarged to 224 pixels; squared l2 if no file is given.
+    """LPIPS by the weights in a file or a folder, on images enlarged to 224 pixels; squared l2 if none is given.
 
-    The file is what `models.pretrained.lpips.read_npz` reads, and its errors come when the parameters are read.
+    That is what `models.pretrained.lpips.read_lpips` reads, and its errors come when the parameters are read.
     """
     if not file:
         return Metric(lambda: None, lambda params: l2)
@@ -31,4 +31,4 @@ def lpips_or_l2(file: str, *, pool: Callable[[jax.Array], jax.Array] = vgg.max_p
         features = vgg.lpips_features(trunk, pool)
         return lambda a, b: lpips(vgg.enlarge(a), vgg.enlarge(b), features=features, weights=weights)
 
-    return Metric(lambda: lpips_weights.read_npz(file), distance)
+    return Metric(lambda: lpips_weights.read_lpips(file), distance)

@@ -17,10 +17,12 @@ from configs.in_parts import in_parts
 from eval import weights
 from eval.names import LOGITS, POOL, SPATIAL
 from eval.resize import clean_fid_bicubic, tf1_bilinear, torch_bicubic, torch_bilinear
-from models.dinov2 import normalised
+from models.dinov2 import normalised, to_scale
 from models.inception import SIDE, InceptionV3
-from models.pretrained import read
+from models.pretrained import Converted, load
+from models.pretrained.contents import tensors_in
 from models.pretrained.dinov2 import dinov2
+from models.pretrained.folder import source_sha256
 from models.pretrained.inception import inception
 
 DINOV2_SIDE = 224
@@ -45,7 +47,8 @@ class Network(NamedTuple):
         outputs: by the names of features, what is taken of what the network gives; names say what metrics are called.
         resizes: ways of preparing images by name, the usual one first.
         weights: its published file.
-        load: file -> (parameters, prepared images) -> outputs, at the highest precision; and the parameters.
+        load: file, or the folder that it was converted to -> (parameters, prepared images) -> outputs, at the highest
+            precision; and the parameters.
     """
 
     outputs: Mapping[str, Callable[[Any], jax.Array]]
@@ -54,21 +57,27 @@ class Network(NamedTuple):
     load: Callable[[Path], tuple[Callable[[Any, jax.Array], Any], Any]]
 
 
+def converted(folder: Path, family: str) -> Converted:
+    """Weights of a family in a folder that they were converted to.
+
+    Raises:
+        FileNotFoundError: nothing was converted there.
+        ValueError: it is of another family.
+    """
+    found = load(folder)
+    if found.family != family:
+        raise ValueError(f"{folder} has weights of the family {found.family}; these features need {family}")
+    return found
+
+
+def weights_sha256(path: Path) -> str:
+    """Of a file of weights; of a folder that one was converted to that of the file before."""
+    return source_sha256(path) if path.is_dir() else evaluation.file_sha256(path)
+
+
 def coloured(images: jax.Array) -> jax.Array:
     """Three channels, of one if there is one."""
     return jnp.broadcast_to(images, (*images.shape[:3], 3))
-
-
-def tensors(path: Path) -> dict[str, np.ndarray]:
-    """The tensors of a state dict, of torch's or safetensors.
-
-    Raises:
-        ValueError: the file holds something else.
-    """
-    found = read(path)
-    if not isinstance(found, dict) or not all(hasattr(value, "shape") for value in found.values()):
-        raise ValueError(f"{path}: expected a state dict, tensors by their names")
-    return cast(dict[str, np.ndarray], found)
 
 
 def tf1(images: jax.Array) -> jax.Array:
@@ -97,8 +106,9 @@ def in_pairs(network: Callable[[Any, jax.Array], Any], devices: int) -> Callable
 
 def _inception(path: Path) -> tuple[Callable[[Any, jax.Array], Any], Any]:
     network = InceptionV3().apply
+    params = converted(path, "inception").params if path.is_dir() else inception(tensors_in(path))
     on_cpu = jax.default_backend() == "cpu"
-    return in_pairs(network, jax.local_device_count()) if on_cpu else network, inception(tensors(path))
+    return in_pairs(network, jax.local_device_count()) if on_cpu else network, params
 
 
 INCEPTION = Network(
@@ -118,7 +128,13 @@ INCEPTION = Network(
 
 
 def _dinov2(path: Path) -> tuple[Callable[[Any, jax.Array], jax.Array], Any]:
-    module, params = dinov2(tensors(path))
+    if path.is_dir():
+        _, _, module, found = converted(path, "dinov2")
+        params = {"params": found}
+    else:
+        module, params = dinov2(tensors_in(path))
+    # FD-DINOv2 is measured in Meta's network: a number may not depend on the library whose file the weights are in.
+    module = module.clone(resample=to_scale)
     return lambda params, images: cast(jax.Array, module.apply(params, images)), params
 
 

@@ -13,12 +13,12 @@ import numpy as np
 
 import data
 import eval as evaluation
-from configs.feature_networks import NETWORKS, Network
+from configs.feature_networks import NETWORKS, Network, weights_sha256
 from eval.names import LOGITS, LPIPS
 from losses import lpips
 from models import vgg
 from models.pretrained import read
-from models.pretrained.lpips import read_npz
+from models.pretrained.lpips import lpips_sha256, read_lpips
 
 # ---- Features of published networks ----------------------------------------------------------------------------------
 
@@ -35,7 +35,7 @@ def features(
 
     Args:
         names: of the features.
-        weights: file of the parameters; fetched or found by `evaluation.find_weights` if None.
+        weights: file of the parameters, or its published name; fetched or found by `evaluation.find_weights` if None.
         resize: how images come to the network's size; the network's usual way if None.
         batch_size: images in a call.
         networks: that there are.
@@ -68,7 +68,7 @@ def features(
         params,
         batch_size=batch_size,
         resize=resize,
-        weights=evaluation.file_sha256(path),
+        weights=weights_sha256(path),
         prepare=prepare.host,
     )
     alone = tuple(score for each in made if each.name == LOGITS for score in evaluation.inception_scores(each))
@@ -92,16 +92,13 @@ def lpips_diversity(weights: str | Path | None, *, batch_size: int = 50) -> eval
     """Mean LPIPS of two samples of one class, as Zhang et al. define it: maximum pools, images as large as they are.
 
     Raises:
-        FileNotFoundError: the weights are not there.
-        ValueError: they are not given, or the file has others.
+        FileNotFoundError: the weights are not there, or not given and cannot be fetched.
+        ValueError: the files have others.
     """
     if weights is None:
-        raise ValueError(
-            f"{LPIPS} needs --weights FILE.npz with VGG16's trunk (features.0.weight and so on, from"
-            f" {evaluation.weights.VGG16.url}) and the layers of the lpips package (lin0.model.1.weight and so on, its"
-            " lpips/weights/v0.1/vgg.pth)"
-        )
-    trunk, layers = read_npz(weights)
+        published = (evaluation.weights.VGG16, evaluation.weights.LPIPS_VGG16)
+        weights = {evaluation.find_weights(file).parent for file in published}.pop()
+    trunk, layers = read_lpips(weights)
 
     @jax.jit
     def distances(trunk: vgg.VGG, a: jax.Array, b: jax.Array) -> jax.Array:
@@ -116,7 +113,7 @@ def lpips_diversity(weights: str | Path | None, *, batch_size: int = 50) -> eval
             parts.append(np.asarray(distances(trunk, *filled))[: len(part[0])])
         return np.concatenate(parts)
 
-    pictures = evaluation.Features(LPIPS, lambda images: images, weights=evaluation.file_sha256(weights))
+    pictures = evaluation.Features(LPIPS, lambda images: images, weights=lpips_sha256(weights))
     return evaluation.diversity_score(pictures, distance=distance)
 
 

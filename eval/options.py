@@ -42,7 +42,11 @@ def add_feature_options(parser: argparse.ArgumentParser) -> None:
         help="pixels, lpips_vgg, dinov2, inception, inception_spatial, inception_logits; of one network"
         " (default: pixels)",
     )
-    group.add_argument("--weights", type=Path, help="file of the network's weights (default: fetched once and kept)")
+    group.add_argument(
+        "--weights",
+        type=Path,
+        help="file or folder of the network's weights, or the name of a published one (default: fetched once and kept)",
+    )
     group.add_argument("--resize", help="how images come to the network's size (default: the network's first)")
     group.add_argument(
         "--measures", choices=sorted(MEASURES), default="standard", help="coverage: density and coverage too"

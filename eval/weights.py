@@ -26,7 +26,7 @@ class WeightFile(NamedTuple):
     what: str
 
 
-# Torch's hub names a file by the first eight digits of its sha256; the one digest in full stands in k-diffusion's code.
+# Torch's hub names a file by the first eight digits of its sha256.
 INCEPTION = WeightFile(
     "pt_inception-2015-12-05-6726825d.pth",
     "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/pt_inception-2015-12-05-6726825d.pth",
@@ -45,11 +45,12 @@ INCEPTION_OPENAI = WeightFile(
     "",
     "the same without the scales of its normalisations, which are 1",
 )
+# Not NVIDIA's inception-2015-12-05.pt, whose digest is known: it is TorchScript, code that is not run here.
 INCEPTION_NVIDIA = WeightFile(
-    "inception-2015-12-05.pt",
-    "https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/metrics/inception-2015-12-05.pt",
-    "f58cb9b6ec323ed63459aa4fb441fe750cfe39fafad6da5cb504a16f19e958f4",
-    "the same as a TorchScript program: code, which is not run here",
+    "inception-2015-12-05.pkl",
+    "https://api.ngc.nvidia.com/v2/models/nvidia/research/stylegan3/versions/1/files/metrics/inception-2015-12-05.pkl",
+    "",
+    "the same as a module of EDM and EDM2",
 )
 DINOV2 = WeightFile(
     "dinov2_vitl14_pretrain.pth",
@@ -66,7 +67,29 @@ ALEXNET = WeightFile(
     "7be5be79",
     "the other trunk of LPIPS",
 )
-WEIGHTS = (INCEPTION, INCEPTION_TORCH_FIDELITY, INCEPTION_OPENAI, INCEPTION_NVIDIA, DINOV2, VGG16, ALEXNET)
+LPIPS_VGG16 = WeightFile(
+    "vgg.pth",
+    "https://raw.githubusercontent.com/richzhang/PerceptualSimilarity/master/lpips/weights/v0.1/vgg.pth",
+    "a78928a0af1e5f0fcb1f3b9e8f8c3a2a5a3de244d830ad5c1feddc79b8432868",
+    "LPIPS's layers with VGG16, from the lpips package",
+)
+LPIPS_ALEXNET = WeightFile(
+    "alex.pth",
+    "https://raw.githubusercontent.com/richzhang/PerceptualSimilarity/master/lpips/weights/v0.1/alex.pth",
+    "df73285e35b22355a2df87cdb6b70b343713b667eddbda73e1977e0c860835c0",
+    "LPIPS's layers with AlexNet, from the lpips package",
+)
+WEIGHTS = (
+    INCEPTION,
+    INCEPTION_TORCH_FIDELITY,
+    INCEPTION_OPENAI,
+    INCEPTION_NVIDIA,
+    DINOV2,
+    VGG16,
+    LPIPS_VGG16,
+    ALEXNET,
+    LPIPS_ALEXNET,
+)
 
 
 def weights_folder() -> Path:
@@ -78,21 +101,25 @@ def weights_folder() -> Path:
 def find_weights(file: WeightFile, path: str | Path | None = None, *, folder: Path | None = None) -> Path:
     """The path of a weight file: the one given, or the kept one, or the published one, which is then fetched and kept.
 
-    A file that is given is taken as it is: it may be of other weights, and the sha256 in the rows says so.
+    A file that is given is taken as it is: it may be of other weights, and the sha256 in the rows says so. Instead of a
+    path the name of another one of `WEIGHTS` can be given, which is then found in this way.
 
     Args:
         file: which one.
-        path: where the user has it.
+        path: where the user has it, a file or a folder; or a name.
         folder: where files are kept; `weights_folder()` if None.
 
     Raises:
         FileNotFoundError: it is neither given nor kept and cannot be fetched; says the URL and where to put it.
         ValueError: what was fetched or kept has another sha256.
     """
-    if path is not None:
-        if not Path(path).is_file():
-            raise FileNotFoundError(f"{path}: no such file of weights, expected {file.what}, from {file.url}")
+    if path is not None and Path(path).exists():
         return Path(path)
+    if path is not None:
+        named = [other for other in WEIGHTS if other.name == str(path)]
+        if not named:
+            raise FileNotFoundError(f"{path}: no such file of weights, expected {file.what}, from {file.url}")
+        (file,) = named
     kept = (folder or weights_folder()) / file.name
     if not kept.is_file():
         _fetch(file, kept)

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias
 
-import flax.linen as nn
-
 from .layouts import StoredAt, Tensors
 
 Settings: TypeAlias = dict[str, Any]
@@ -15,7 +13,7 @@ Settings: TypeAlias = dict[str, Any]
     shape: of an example, (height, width, channels)
     num_classes: 0 for none
     network: what the module is built with
-    call: how it is called, see `calls.py`
+    call: how it is called, see `calls.py`; of a network that makes no samples neither this nor the first two
 
 and what else a family says of its network.
 """
@@ -27,13 +25,13 @@ class Converted(NamedTuple):
     Attributes:
         family: of the checkpoint, such as "edm".
         settings: all that the module is built from.
-        module: the network.
+        module: the network, a module of Flax; of LPIPS the function that makes features of a trunk's parameters.
         params: its parameters, without the "params" of Flax around them.
     """
 
     family: str
     settings: Settings
-    module: nn.Module
+    module: Any
     params: Any
 
 
@@ -46,10 +44,12 @@ class Family(NamedTuple):
         network: settings -> the module.
         stored_at: settings -> where the family's files have each parameter.
         constants: settings -> tensors of its files that are no parameters here, where they follow from the settings.
+        use: how a folder of a network that makes no samples is given to what uses it; "" of one that is a run.
     """
 
     recognises: Callable[[Any], bool]
     convert: Callable[..., Converted]
-    network: Callable[[Settings], nn.Module]
+    network: Callable[[Settings], Any]
     stored_at: Callable[[Settings], StoredAt]
     constants: Callable[[Settings], Tensors]
+    use: str = ""

@@ -6,9 +6,12 @@ import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
+
 from ..dinov2 import DINOV2_SIZES, DINOv2, Resample, smoothed, to_scale, to_size
-from .layouts import Place, Tensors
-from .tensors import by_name, params_of, variables_of
+from .converted import Converted, Family, Settings
+from .layouts import Place, Stored, StoredAt, Tensors, first_axes_of_one, outputs_first, patches, same
+from .tensors import params_of, variables_of
 
 
 class Names(NamedTuple):
@@ -64,16 +67,26 @@ HUGGING_FACE_GATED: Mapping[str, tuple[str, ...]] = {
 }
 
 
+UNUSED = "mask_token"  # kept for the way back, beside the parameters of the network
+
+
 def names_in(tensors: Tensors) -> Names:
     """The library that a file is of, by what it alone has: Meta's mask token, Hugging Face's words."""
     if "embeddings.cls_token" in tensors:
-        gated = "encoder.layer.0.mlp.weights_in.weight" in tensors
-        layers = {**HUGGING_FACE, **(HUGGING_FACE_GATED if gated else {})}
-        return Names("Hugging Face", layers, to_size, unused=("embeddings.mask_token",))
+        return names_of("Hugging Face", gated="encoder.layer.0.mlp.weights_in.weight" in tensors)
     if "mask_token" in tensors:
-        gated = "blocks.0.mlp.w12.weight" in tensors
-        return Names("Meta", {**TIMM, **(META_GATED if gated else {})}, to_scale, unused=("mask_token",))
-    return Names("timm", TIMM, smoothed)
+        return names_of("Meta", gated="blocks.0.mlp.w12.weight" in tensors)
+    return names_of("timm", gated=False)
+
+
+def names_of(library: str, *, gated: bool) -> Names:
+    """The names of a library; those of timm's gated MLPs are as of its others."""
+    if library == "Hugging Face":
+        layers = {**HUGGING_FACE, **(HUGGING_FACE_GATED if gated else {})}
+        return Names(library, layers, to_size, unused=("embeddings.mask_token",))
+    if library == "Meta":
+        return Names(library, {**TIMM, **(META_GATED if gated else {})}, to_scale, unused=("mask_token",))
+    return Names(library, TIMM, smoothed)
 
 
 def dinov2(tensors: Tensors, *, heads: int | None = None) -> tuple[DINOv2, dict[str, Any]]:
@@ -90,18 +103,32 @@ def dinov2(tensors: Tensors, *, heads: int | None = None) -> tuple[DINOv2, dict[
     names = names_in(tensors)
     module = _module(tensors, names, heads)
     side = module.patch * module.table
-    # Kernels of patches are convolutions in the file, [width, 3, patch, patch], and a matrix here.
-    kernel = f"{names.layers['embed'][0]}.weight"
-    tensors = {**tensors, kernel: tensors[kernel].transpose(0, 2, 3, 1).reshape(module.width, -1)}
-    return module, params_of(
-        variables_of(module, (1, side, side, 3)),
+    params = params_of(
+        variables_of(module, (1, side, side, 3))["params"],
         tensors,
-        by_name(lambda place: _names(place, names)),
+        stored_at(names, module.patch),
         {},
         f"DINOv2 as {names.library} names them",
         unused=lambda name: name in names.unused,
         ones=True,
     )
+    return module, {"params": params}
+
+
+def stored_at(names: Names, patch: int) -> StoredAt:
+    """Where the files of a library have each parameter."""
+
+    def of(place: Place, shape: tuple[int, ...]) -> Stored:
+        if place == (UNUSED,):
+            return Stored(names.unused, same)
+        found = _names(place, names)
+        if place == ("embed", "kernel"):
+            return Stored(found, patches(patch))
+        if place[0] in ("class_token", "positions"):
+            return Stored(found, first_axes_of_one(3 - len(shape)))
+        return Stored(found, outputs_first if place[-1] == "kernel" else same)
+
+    return of
 
 
 def _module(tensors: Tensors, names: Names, heads: int | None) -> DINOv2:
@@ -133,7 +160,7 @@ def _module(tensors: Tensors, names: Names, heads: int | None) -> DINOv2:
 
 def _names(place: Place, names: Names) -> tuple[str, ...]:
     """The names of the pieces of a parameter."""
-    _, *layer = place
+    layer = list(place)
     if layer[-1] in ("kernel", "bias", "scale"):
         layer, ending = layer[:-1], ".bias" if layer[-1] == "bias" else ".weight"
     else:
@@ -141,3 +168,45 @@ def _names(place: Place, names: Names) -> tuple[str, ...]:
     number = "".join(re.findall(r"^block(\d+)$", layer[0]))
     key = "/".join(["block#", *layer[1:]] if number else layer)
     return tuple(name.replace("#", number) + ending for name in names.layers[key])
+
+
+# ---- As a converted checkpoint ---------------------------------------------------------------------------------------
+
+
+def convert(content: Any, *, heads: int | None = None) -> Converted:
+    """A file of DINOv2.
+
+    Raises:
+        ValueError: what `dinov2` refuses.
+    """
+    module, variables = dinov2(content, heads=heads)
+    names = names_in(content)
+    params = variables["params"]
+    if names.unused and names.unused[0] in content:
+        params = {**params, UNUSED: jnp.asarray(content[names.unused[0]], jnp.float32)}
+    settings: Settings = {
+        "network": {name: getattr(module, name) for name in ("width", "depth", "heads", "patch", "table", "gated")},
+        "names": names.library,
+    }
+    return Converted("dinov2", settings, module, params)
+
+
+def build(settings: Settings) -> DINOv2:
+    """The network of these settings, with the positions of the library that they name."""
+    return DINOv2(**settings["network"], resample=_names_of(settings).resample)
+
+
+def recognises(content: Any) -> bool:
+    """Whether this is a file of DINOv2."""
+    return {"cls_token", "pos_embed", "patch_embed.proj.weight"} <= set(content) or "embeddings.cls_token" in content
+
+
+def _names_of(settings: Settings) -> Names:
+    return names_of(settings["names"], gated=settings["network"]["gated"])
+
+
+def _stored_at(settings: Settings) -> StoredAt:
+    return stored_at(_names_of(settings), settings["network"]["patch"])
+
+
+FAMILY = Family(recognises, convert, build, _stored_at, lambda settings: {}, "--weights, with --features dinov2")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 import json
 from collections.abc import Mapping
@@ -11,22 +10,23 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from . import dit, edm, edm2, openai
-from .converted import Converted, Family
-from .reader import read
-from .tensors import places, refuse, tensors_of
-
-FORMAT = 1
-WEIGHTS, DESCRIPTION, RUN = "model.safetensors", "model.json", "run.json"
+from . import dinov2, dit, edm, edm2, inception, lpips, openai, stable_autoencoder
+from .contents import SETTINGS, contents, files_of, sha256_of
+from .converted import Converted, Family, Settings
+from .folder import DESCRIPTION, FORMAT, RUN, WEIGHTS, read_description, read_parameters
+from .tensors import places, tensors_of
 
 FAMILIES: Mapping[str, Family] = {
+    "autoencoder": stable_autoencoder.FAMILY,  # the first that is asked, since its content can be more than tensors
     "edm": edm.FAMILY,
     "edm2": edm2.FAMILY,
     "openai": openai.FAMILY,
     "dit": dit.FAMILY,
+    "dinov2": dinov2.FAMILY,
+    "inception": inception.FAMILY,
+    "lpips": lpips.FAMILY,
 }
 """By the name in model.json."""
 
@@ -38,13 +38,14 @@ CONFIGS = {
     "velocity": "configs/pretrained_flow.py",
 }
 """The config that a folder is a run of, by how its network is called."""
+NO_RUN = "configs/pretrained_weights.py"
 
 
 def convert(path: str | Path, **arguments: Any) -> Converted:
     """A checkpoint of any family, by its content.
 
     Args:
-        path: of the file.
+        path: of the file, or of a folder with the files of LPIPS or of an autoencoder of diffusers.
         arguments: what the file does not say; which there are depends on the family.
 
     Raises:
@@ -52,7 +53,7 @@ def convert(path: str | Path, **arguments: Any) -> Converted:
         ValueError: naming the file: it cannot be read, or is of none of the families, or not a network of ours, or an
             argument is missing or superfluous.
     """
-    content = read(path)
+    content = contents(path)
     family = next((f for f in FAMILIES.values() if isinstance(content, Mapping) and f.recognises(content)), None)
     if family is None:
         names = [str(name) for name in content][:5] if isinstance(content, Mapping) else [type(content).__name__]
@@ -78,7 +79,7 @@ def write(folder: str | Path, converted: Converted, source: str | Path) -> None:
         FileExistsError: there is one already.
         ImportError: the `safetensors` package is not installed.
     """
-    folder, source = Path(folder), Path(source)
+    folder = Path(folder)
     there = [name for name in (WEIGHTS, DESCRIPTION, RUN) if (folder / name).exists()]
     if there:
         raise FileExistsError(f"{folder} has {', '.join(there)} already; choose another folder")
@@ -89,22 +90,16 @@ def write(folder: str | Path, converted: Converted, source: str | Path) -> None:
     leaves = jax.tree_util.tree_leaves_with_path(params)
     arrays = {"/".join(part.key for part in path): np.asarray(leaf) for path, leaf in leaves}
     _safetensors().save_file(arrays, folder / WEIGHTS, metadata={"format": "fewstep"})
-    with source.open("rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    files = [file for file in files_of(source) if file.name != SETTINGS]
     description = {
         "format": FORMAT,
         "family": family,
         "settings": settings,
-        "source": {"file": source.name, "sha256": sha256},
+        "source": {"file": "+".join(file.name for file in files), "sha256": sha256_of(files)},
         "parameters": sum(array.size for array in arrays.values()),
         "names": {"/".join(place): stored_at(place, shape).name for place, shape in shapes.items()},
     }
-    knobs = {"steps": 18, "guidance": 1.0, "weaker_run": "", "autoguidance": 1.0, "autoencoder": ""}
-    knobs |= {"images": "", "features": ["pixels"], "feature_weights": "", "judged_samples": 50_000}
-    if settings["call"]["kind"] == "consistency":
-        knobs["second_sigma"] = 0.821  # of iCT and ECT on CIFAR-10; a file does not say what it was trained on
-    config = {"family": family, "settings": settings, **knobs}
-    run = {"config_file": CONFIGS[settings["call"]["kind"]], "config": config}
+    run = _run(family, settings)
     for name, content in ((DESCRIPTION, description), (RUN, run)):
         (folder / name).write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
 
@@ -118,25 +113,9 @@ def load(folder: str | Path) -> Converted:
         ValueError: the description is of another format, or the weights are not those of its network, with all names
             and shapes that differ.
     """
-    folder = Path(folder)
-    if not (folder / DESCRIPTION).is_file():
-        raise FileNotFoundError(f"{folder} has no {DESCRIPTION}: nothing was converted there")
-    description = json.loads((folder / DESCRIPTION).read_text())
-    if description.get("format") != FORMAT or description.get("family") not in FAMILIES:
-        raise ValueError(f"{folder / DESCRIPTION} is not of format {FORMAT} and a family of {', '.join(FAMILIES)}")
-    settings = description["settings"]
-    arrays = read(folder / WEIGHTS)
-    faults = [f"{name} is missing" for name in description["names"] if name not in arrays]
-    faults += [f"{name} is not a tensor of this network" for name in arrays if name not in description["names"]]
-    refuse(faults, f"{folder / WEIGHTS} does not have the weights that {DESCRIPTION} says")
-    params: dict[str, Any] = {}
-    for name, array in arrays.items():
-        *path, last = name.split("/")
-        layer = params
-        for key in path:
-            layer = layer.setdefault(key, {})
-        layer[last] = jnp.asarray(array)
-    family = FAMILIES[description["family"]]
+    description = read_description(folder, FAMILIES)
+    settings, family = description["settings"], FAMILIES[description["family"]]
+    params = read_parameters(folder, description)
     return Converted(description["family"], settings, family.network(settings), params)
 
 
@@ -157,6 +136,18 @@ def export(converted: Converted, path: str | Path) -> None:
     buffers = family.constants(converted.settings)
     tensors |= {name: np.asarray(value, np.float32, order="C") for name, value in buffers.items()}
     _safetensors().save_file(tensors, path, metadata={"format": "pt"})
+
+
+def _run(family: str, settings: Settings) -> dict[str, Any]:
+    """The record that makes the folder a run, or says that it is none."""
+    if FAMILIES[family].use:
+        return {"config_file": NO_RUN, "config": {"family": family, "use": FAMILIES[family].use}}
+    knobs = {"steps": 18, "guidance": 1.0, "weaker_run": "", "autoguidance": 1.0, "autoencoder": ""}
+    knobs |= {"images": "", "features": ["pixels"], "feature_weights": "", "judged_samples": 50_000}
+    if settings["call"]["kind"] == "consistency":
+        knobs["second_sigma"] = 0.821  # of iCT and ECT on CIFAR-10; a file does not say what it was trained on
+    config = {"family": family, "settings": settings, **knobs}
+    return {"config_file": CONFIGS[settings["call"]["kind"]], "config": config}
 
 
 def _safetensors() -> Any:

@@ -7,7 +7,8 @@ from typing import Any, cast
 import jax.numpy as jnp
 
 from ..inception import SIDE, InceptionV3
-from .layouts import Place, Tensors
+from .converted import Converted, Family, Settings
+from .layouts import Place, StoredAt, Tensors
 from .tensors import by_name, params_of, places, variables_of
 
 KINDS = {
@@ -113,3 +114,38 @@ def graph_unit(block: str, branch: str = "") -> str:
         return f"{mixed}.conv"
     name, _, step = branch.rpartition("_") if branch not in towers else (branch, "", "1")
     return f"{mixed}.{towers[name]}.{'conv' if step == '1' else f'conv_{int(step) - 1}'}"
+
+
+# ---- As a converted checkpoint ---------------------------------------------------------------------------------------
+
+LIBRARIES = {"pytorch-fid": names, "OpenAI and NVIDIA": graph_names}
+
+
+def convert(content: Any) -> Converted:
+    """A file of Inception.
+
+    Raises:
+        ValueError: what `inception` refuses.
+    """
+    library = "OpenAI and NVIDIA" if "output.weight" in content else "pytorch-fid"
+    settings: Settings = {"network": {}, "names": library, "left_out": [name for name in content if unused(name)]}
+    return Converted("inception", settings, InceptionV3(), inception(content))
+
+
+def recognises(content: Any) -> bool:
+    """Whether this is a file of FID's Inception-v3, or of another one, which is then refused with what differs."""
+    return "Mixed_5b.branch1x1.conv.weight" in content or "layers.conv.weight" in content
+
+
+def _stored_at(settings: Settings) -> StoredAt:
+    return by_name(LIBRARIES[settings["names"]])
+
+
+FAMILY = Family(
+    recognises,
+    convert,
+    lambda settings: InceptionV3(),
+    _stored_at,
+    lambda settings: {},
+    "--weights, with --features inception",
+)

@@ -64,6 +64,11 @@ def flat(ones: int) -> Layout:
     return Layout(lambda a: a.reshape(a.shape[: a.ndim - ones]).T, lambda a: a.T.reshape(a.shape[::-1] + (1,) * ones))
 
 
+def first_axes_of_one(count: int) -> Layout:
+    """As a batch of one, or in more such axes."""
+    return Layout(lambda a: a.reshape(a.shape[count:]), lambda a: a.reshape((1,) * count + a.shape))
+
+
 def qkv(order: str, heads: int, inner: Layout) -> Layout:
     """Outputs of a fused projection, in some order of head, dim and qkv in the file, and here (qkv, head, dim).
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from benchmarks.eval_rate import JUDGED, measure, random_weights, ratio, table
-from configs.feature_networks import tensors
 from eval import pixels
+from models.pretrained.contents import tensors_in
 from models.pretrained.inception import inception
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (40, 2, 2, 1), dtype=np.uint8)
@@ -34,4 +34,6 @@ def test_the_ratio_is_of_pairs():
 
 def test_random_weights_are_those_of_inception(tmp_path):
     pytest.importorskip("safetensors")
-    assert inception(tensors(random_weights(tmp_path / "random.safetensors")))  # refuses what is missing or left over
+    assert inception(
+        tensors_in(random_weights(tmp_path / "random.safetensors"))
+    )  # refuses what is missing or left over

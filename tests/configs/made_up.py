@@ -14,6 +14,7 @@ import data
 from configs import latents
 from models.pretrained import stable_autoencoder
 from models.pretrained.stable_autoencoder import autoencoder_from
+from models.pretrained.stable_autoencoder_names import DIFFUSERS
 from models.pretrained.tensors import tensors_of
 from train import Experiment, Record, write_record
 from train.checkpoint import open_checkpoints, save
@@ -146,9 +147,10 @@ def autoencoder_folder(folder: Path) -> Path:
     (folder / "config.json").write_text(json.dumps(settings))
     network, rng = autoencoder_from(settings), np.random.default_rng(0)
     params = jax.tree.map(
-        lambda leaf: 0.3 * rng.standard_normal(leaf.shape).astype(np.float32), stable_autoencoder.variables(network)
+        lambda leaf: 0.3 * rng.standard_normal(leaf.shape).astype(np.float32),
+        stable_autoencoder.variables(network)["params"],
     )
-    tensors = tensors_of(params, stable_autoencoder.stored_at(network))
+    tensors = tensors_of(params, stable_autoencoder.stored_at(DIFFUSERS, len(network.multipliers)))
     importlib.import_module("safetensors.numpy").save_file(tensors, folder / "diffusion_pytorch_model.safetensors")
     return folder
 

@@ -29,7 +29,10 @@ METHODS = (
     "trajectories",
     "vct",
 )
-CONVERTED = ("pretrained", *(f"pretrained_{kind}" for kind in ("consistency", "diffusion", "flow", "trajectory")))
+CONVERTED = (
+    "pretrained",
+    *(f"pretrained_{kind}" for kind in ("consistency", "diffusion", "flow", "trajectory", "weights")),
+)
 JOINTS = (
     "adaptive_steps",
     "digits_rewards",

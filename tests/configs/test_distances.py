@@ -15,7 +15,7 @@ def test_lpips_is_the_distance_when_its_file_is_given(monkeypatch, tmp_path):
     rng = np.random.default_rng(0)
     kernel = jnp.asarray(rng.standard_normal((3, 3, 3, 2)), jnp.float32)
     trunk = ((distances.vgg.Convolution(kernel, jnp.zeros(2)),),)
-    monkeypatch.setattr(distances.lpips_weights, "read_npz", lambda file: (trunk, (jnp.ones(2),)))
+    monkeypatch.setattr(distances.lpips_weights, "read_lpips", lambda file: (trunk, (jnp.ones(2),)))
     metric = distances.lpips_or_l2("weights.npz", pool=distances.vgg.average_pool)
     a, b = jnp.asarray(rng.uniform(-1, 1, (2, 3, 8, 8, 3)), jnp.float32)
     distance = metric.distance(metric.params())
@@ -40,7 +40,7 @@ def test_without_its_file_the_distance_is_squared_l2_and_a_wrong_file_is_named(t
 @pytest.mark.parametrize("name", ["cifar10_ct", "imagenet64_ct", "cifar10_cd"])
 def test_a_run_with_lpips_has_a_loss_of_it(name, monkeypatch, runs):
     trunk = ((distances.vgg.Convolution(jnp.ones((3, 3, 3, 2)), jnp.zeros(2)),),)
-    monkeypatch.setattr(distances.lpips_weights, "read_npz", lambda file: (trunk, (jnp.ones(2),)))
+    monkeypatch.setattr(distances.lpips_weights, "read_lpips", lambda file: (trunk, (jnp.ones(2),)))
     config = small(name, lpips="weights.npz")
     if name in made_up.TEACHERS:
         teacher, changes = made_up.TEACHERS[name]

@@ -15,12 +15,13 @@ from configs import feature_networks, judging
 from eval import fid
 from eval.names import POOL
 from eval.resize import torch_bicubic
-from models.dinov2 import normalised
+from models.dinov2 import normalised, to_scale
 from models.inception import SIDE, InceptionV3
 from models.pretrained import read
 from models.pretrained.dinov2 import dinov2
 from models.pretrained.inception import names
 from tests.drawn import inception_tensor
+from tests.models.pretrained.dinov2_files import as_hugging_face, as_meta, timm_tensors
 
 FIXTURES = Path(__file__).parents[3] / "shared" / "fixtures"
 published = pytest.mark.skipif(not FIXTURES.is_dir(), reason="the published networks are not here")
@@ -73,9 +74,24 @@ def test_the_class_token_of_dinov2_whatever_the_size_of_images(monkeypatch):
     images = np.random.RandomState(0).randint(0, 256, (3, 20, 20, 1)).astype(np.uint8)
     module, params = dinov2(read(path), heads=3)
     coloured = jnp.repeat(jnp.asarray(images), 3, axis=-1)
+    module = module.clone(resample=to_scale)
     tokens = np.asarray(module.apply(params, normalised(torch_bicubic(coloured, 224))))
     np.testing.assert_allclose(features.extract(images), tokens[:, 0], atol=2e-5)
     assert (features.resize, scores) == ("bicubic", ())
+
+
+def test_the_library_of_a_file_of_dinov2_is_no_matter(tmp_path, monkeypatch):
+    """Libraries take positions to another grid in ways of their own; the metric's is Meta's."""
+    monkeypatch.setattr(feature_networks, "dinov2", partial(dinov2, heads=3))
+    images = np.random.RandomState(0).randint(0, 256, (2, 20, 20, 3)).astype(np.uint8)
+    found = []
+    for named in (as_meta, dict, as_hugging_face):
+        path = tmp_path / f"{named.__name__}.safetensors"
+        save_file({name: np.ascontiguousarray(a) for name, a in named(timm_tensors(patch=14)).items()}, path)
+        ((features,), _) = judging.features(["dinov2"], weights=path, batch_size=2)
+        found.append(features.extract(images))
+    np.testing.assert_array_equal(found[1], found[0])
+    np.testing.assert_array_equal(found[2], found[0])
 
 
 def test_moments_in_a_pickle_of_edm2(tmp_path):

@@ -52,7 +52,14 @@ def test_lpips_is_a_diversity_of_images(tmp_path):
     assert rows[0]["metric"] == "diversity_lpips_vgg_4"
     assert rows[0]["weights_sha256"] == evaluation.file_sha256(tmp_path / "lpips.npz")
     np.testing.assert_allclose(rows[0]["value"], np.mean(distances), rtol=1e-5)
-    with pytest.raises(ValueError, match=r"needs --weights FILE\.npz with VGG16's trunk"):
+
+
+def test_the_files_of_lpips_are_looked_for_where_weights_are_kept(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    kept = tmp_path / "fewstep" / "weights" / "vgg16-397923af.pth"
+    kept.parent.mkdir(parents=True)
+    kept.write_bytes(b"others")
+    with pytest.raises(ValueError, match=r"vgg16-397923af\.pth: sha256 is .*begins with 397923af"):
         features(["lpips_vgg"])
 
 

@@ -37,6 +37,13 @@ def test_a_path_that_is_given_wins(published, tmp_path):
         find_weights(file, tmp_path / "absent.pth")
 
 
+def test_another_published_file_is_given_by_its_name(published, monkeypatch, tmp_path):
+    file, folder = published
+    monkeypatch.setattr("eval.weights.WEIGHTS", (file,))
+    other = WeightFile("other.pth", (tmp_path / "absent.pth").as_uri(), "", "another network")
+    assert find_weights(other, "w.pth", folder=folder).read_bytes() == CONTENT
+
+
 def test_what_is_absent_says_url_and_place(published, tmp_path):
     file, folder = published
     (tmp_path / "there.pth").unlink()

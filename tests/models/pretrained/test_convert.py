@@ -207,8 +207,10 @@ def test_what_a_file_does_not_say_is_asked_for(tmp_path):
 
 
 def test_a_file_of_no_family(tmp_path):
-    path = written.write_state_dict(tmp_path / "file.pt", {"features.0.weight": np.ones(3, np.float32)})
-    with pytest.raises(ValueError, match=r"none of the families edm, edm2, openai, dit; it has features\.0\.weight"):
+    path = written.write_state_dict(tmp_path / "file.pt", {"layers.0.weight": np.ones(3, np.float32)})
+    with pytest.raises(
+        ValueError, match=r"none of the families autoencoder, edm, edm2, openai, dit, .*; it has layers\.0\.weight"
+    ):
         convert(path)
 
 
@@ -240,6 +242,7 @@ def test_command_line(tmp_path, capsys):
     told = capsys.readouterr().out
     count = sum(a.size for a in read(path).values())
     assert "family      openai, ADMUNet called as consistency" in told
+    assert f"tensors     {len(read(path))}" in told
     assert f"parameters  {count:,}" in told
     assert "resolution  8 x 8 x 3" in told
     assert "classes     5" in told
@@ -267,7 +270,8 @@ def test_what_the_command_line_refuses(tmp_path, capsys):
         ([str(path), f"--out={tmp_path / 'a'}"], "give program"),
         ([str(tmp_path / "no.pt"), f"--out={tmp_path / 'a'}"], "no such file"),
         ([str(tmp_path), "--export=x"], "nothing was converted there"),
-        ([str(tmp_path)], "is a folder: give --export FILE"),
+        ([str(tmp_path)], "give --out FOLDER for what it is converted to"),
+        ([str(tmp_path), f"--out={tmp_path / 'a'}"], "nor was anything converted there"),
     ):
         assert main(arguments) == 2
         assert told in capsys.readouterr().err
@@ -288,8 +292,9 @@ def test_a_damaged_folder(tmp_path):
 
 
 def test_every_way_to_call_a_network_has_a_config():
-    from models.pretrained.files import CONFIGS
+    from models.pretrained.files import CONFIGS, NO_RUN
 
     root = Path(__file__).parents[3]
     assert [file for file in CONFIGS.values() if not (root / file).is_file()] == []
-    assert set(FAMILIES) == {"edm", "edm2", "openai", "dit"}
+    assert (root / NO_RUN).is_file()
+    assert {name for name, family in FAMILIES.items() if not family.use} == {"edm", "edm2", "openai", "dit"}

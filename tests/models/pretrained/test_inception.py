@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from models.inception import SIDE, InceptionV3
-from models.pretrained.inception import inception
+from models.pretrained.inception import FAMILY, convert, inception, recognises
+from models.pretrained.tensors import tensors_of
 
 # Every unit as pytorch-fid and as TensorFlow's graph name it, block by block.
 STEM = {
@@ -121,6 +122,17 @@ def test_two_layouts_are_one_network(state_dict):
         kernel = variables["params"][block][branch]["conv"]["kernel"]
         assert kernel[0, 0, 0, 0] == constant(f"{unit}.conv.weight", ())
         assert variables["batch_stats"][block][branch]["bn"]["var"][0] == constant(f"{unit}.bn.running_var", ())
+
+
+def test_both_layouts_go_back(state_dict):
+    kept = {name: a for name, a in state_dict.items() if not name.endswith("num_batches_tracked")}
+    for tensors, expected in ((state_dict, kept), (as_graph(state_dict), as_graph(state_dict))):
+        assert recognises(tensors)
+        converted = convert(tensors)
+        back = tensors_of(converted.params, FAMILY.stored_at(converted.settings))
+        assert back.keys() == expected.keys()
+        for name, tensor in expected.items():
+            np.testing.assert_array_equal(back[name], tensor, err_msg=name)
 
 
 def test_every_fault_of_a_file_is_listed(state_dict):

@@ -12,9 +12,10 @@ from jax.lax import Precision
 from losses import lpips
 from models import alexnet, vgg
 from models.pretrained.lpips import alexnet as convert_alexnet
-from models.pretrained.lpips import read_npz
+from models.pretrained.lpips import read_lpips
 from models.pretrained.lpips import vgg as convert_vgg
 from tests.drawn import linear_tensors, lpips_alexnet, lpips_vgg, trunk_tensors
+from tests.models.pretrained import written
 
 FIXTURE = Path(__file__).parents[4] / "shared" / "fixtures" / "lpips.npz"
 published = pytest.mark.skipif(not FIXTURE.is_file(), reason="the published distances are not here")
@@ -50,7 +51,24 @@ def test_distances_of_the_published_implementation(name, drawn, features):
 def test_one_file_holds_both(tmp_path):
     arrays = trunk_tensors("vgg") | {f"lin{i}": w.reshape(-1) for i, w in enumerate(linear_tensors("vgg").values())}
     np.savez(tmp_path / "lpips.npz", **arrays)
-    jax.tree.map(np.testing.assert_array_equal, read_npz(tmp_path / "lpips.npz"), lpips_vgg())
+    jax.tree.map(np.testing.assert_array_equal, read_lpips(tmp_path / "lpips.npz"), lpips_vgg())
+
+
+def test_a_folder_has_the_files_of_torchvision_and_of_the_package(tmp_path):
+    """The layers in a file of torch before 1.6, as the package has them."""
+    trunk, linear = trunk_tensors("vgg"), linear_tensors("vgg")
+    written.write_state_dict(tmp_path / "vgg16-397923af.pth", trunk | {"classifier.0.bias": np.zeros(2, np.float32)})
+    with pytest.raises(FileNotFoundError, match=r"has no vgg\.pth, which is a file of the lpips package"):
+        read_lpips(tmp_path)
+    keys = {name: str(i) for i, name in enumerate(linear)}
+    value = written.dict_of(
+        {
+            name: written.whole(written.storage(keys[name], a.dtype, a.size, written.plain(None)), a)
+            for name, a in linear.items()
+        }
+    )
+    (tmp_path / "vgg.pth").write_bytes(written.legacy(value, {keys[name]: a for name, a in linear.items()}))
+    jax.tree.map(np.testing.assert_array_equal, read_lpips(tmp_path), lpips_vgg())
 
 
 def test_the_classifier_of_a_trunk_is_not_needed():
@@ -85,6 +103,6 @@ def test_layers_of_another_network_and_negative_weights_are_refused():
 def test_other_files_are_refused(tmp_path):
     (tmp_path / "text.npz").write_text("no arrays")
     with pytest.raises(ValueError, match=r"text\.npz: not a readable npz file"):
-        read_npz(tmp_path / "text.npz")
+        read_lpips(tmp_path / "text.npz")
     with pytest.raises(FileNotFoundError):
-        read_npz(tmp_path / "none.npz")
+        read_lpips(tmp_path / "none.npz")

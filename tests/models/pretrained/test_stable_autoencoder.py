@@ -13,7 +13,15 @@ import pytest
 
 from models.autoencoder import Autoencoder
 from models.pretrained import read
-from models.pretrained.stable_autoencoder import autoencoder, autoencoder_from, read_autoencoder
+from models.pretrained import tensors as pretrained_tensors
+from models.pretrained.stable_autoencoder import (
+    autoencoder,
+    autoencoder_from,
+    convert,
+    read_autoencoder,
+    recognises,
+    where,
+)
 
 FIXTURES = Path(__file__).parents[4] / "shared" / "fixtures"
 published = pytest.mark.skipif(not FIXTURES.is_dir(), reason="the published networks' outputs are not here")
@@ -129,6 +137,60 @@ def test_old_and_new_names_are_one_network(params):
     for new, old in renamed.items():
         tensors = {name.replace(new, old): tensor for name, tensor in tensors.items()}
     jax.tree.map(np.testing.assert_array_equal, autoencoder(TINY, tensors), params)
+
+
+def as_compvis(tensors):
+    """Tensors of diffusers, of two levels, as CompVis has them, who count those of the decoder as the encoder's."""
+    found = {}
+    for name, tensor in tensors.items():
+        for pattern, replacement in (
+            (r"down_blocks\.(\d)\.resnets\.(\d)", r"down.\1.block.\2"),
+            (r"down_blocks\.0\.downsamplers\.0\.conv", "down.0.downsample.conv"),
+            (r"up_blocks\.0\.resnets\.(\d)", r"up.1.block.\1"),
+            (r"up_blocks\.1\.resnets\.(\d)", r"up.0.block.\1"),
+            (r"up_blocks\.0\.upsamplers\.0\.conv", "up.1.upsample.conv"),
+            (r"mid_block\.resnets\.0", "mid.block_1"),
+            (r"mid_block\.resnets\.1", "mid.block_2"),
+            (r"mid_block\.attentions\.0\.group_norm", "mid.attn_1.norm"),
+            (r"mid_block\.attentions\.0\.to_([qkv])", r"mid.attn_1.\1"),
+            (r"mid_block\.attentions\.0\.to_out\.0", "mid.attn_1.proj_out"),
+            (r"conv_norm_out", "norm_out"),
+            (r"conv_shortcut", "nin_shortcut"),
+        ):
+            name = re.sub(pattern, replacement, name)
+        found[name] = tensor[..., None, None] if "attn_1" in name and tensor.ndim == 2 else tensor
+    return found
+
+
+def test_the_files_of_compvis_are_the_same_network(params):
+    """As the checkpoint of an autoencoder, with its loss, and within one of Stable Diffusion."""
+    tensors = as_compvis(tensors_of(params))
+    assert {
+        "encoder.mid.attn_1.q.weight",
+        "decoder.up.1.upsample.conv.bias",
+        "encoder.down.1.block.0.nin_shortcut.bias",
+    } <= set(tensors)
+    jax.tree.map(np.testing.assert_array_equal, autoencoder(TINY, tensors), params)
+    alone = {"state_dict": tensors | {"loss.logvar": np.zeros(())}}
+    within = {f"first_stage_model.{name}": tensor for name, tensor in tensors.items()} | {"betas": np.zeros(3)}
+    for content, prefix, left_out in ((alone, "", ["loss"]), ({"state_dict": within}, "first_stage_model.", ["betas"])):
+        assert recognises(content)
+        converted = convert(content, groups=2)
+        assert converted.module == TINY
+        assert converted.settings["left_out"] == left_out
+        jax.tree.map(np.testing.assert_array_equal, converted.params, params["params"])
+        back = pretrained_tensors.tensors_of(converted.params, where(converted.settings))
+        assert back.keys() == {prefix + name for name in tensors}
+        for name, tensor in tensors.items():
+            np.testing.assert_array_equal(back[prefix + name], tensor, err_msg=name)
+    with pytest.raises(ValueError, match=r"\[100, 200\] channels, whose norms are not of groups=32"):
+        convert(as_compvis(tensors_of(wide())))
+
+
+def wide():
+    """Variables of a network whose channels 32 does not divide."""
+    shapes = jax.eval_shape(TINY.clone(channels=100, groups=2).init, jax.random.key(0), jnp.zeros((1, 4, 4, 3)))
+    return jax.tree.map(lambda a: np.zeros(a.shape, np.float32), shapes)
 
 
 def test_every_fault_of_a_file_is_listed(params):
