@@ -11,7 +11,6 @@ Times are those of attention alone on JAX's default device, medians over rounds 
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -21,7 +20,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from jax.experimental import topologies
 from jax.sharding import Sharding, SingleDeviceSharding
 from rich.table import Table
 
@@ -29,6 +27,7 @@ from models import DiT
 from models.attention import Attention, plain_attention
 from models.remat import keep_nothing
 from models.streaming_attention import streaming_attention
+from train import topology_devices
 
 from .showing import console, keep
 from .step_networks import bind
@@ -118,8 +117,10 @@ def main() -> None:
 
     device: Any
     if given.tpu:
-        os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
-        device = topologies.get_topology_desc(platform="tpu", topology_name=given.tpu).devices[0]
+        try:
+            device = topology_devices(given.tpu)[0]
+        except (ValueError, ImportError) as error:
+            parser.error(f"--tpu: {error}")
     else:
         device = jax.devices()[0]
     model = transformer(given)

@@ -28,7 +28,7 @@ def rk45(tolerance: float, velocity_of: NetOf, shape: Sequence[int]) -> tuple[Sa
         from samplers.adaptive import dopri5
     except ImportError as error:
         raise ValueError(
-            "adaptive steps need diffrax: pip install 'fewstep[adaptive]', or no such sampler: --config.tolerance=0.0"
+            "adaptive steps need diffrax: pip install '.[adaptive]', or no such sampler: --config.tolerance=0.0"
         ) from error
 
     def sample(params: Params, keys: jax.Array, labels: jax.Array | None) -> jax.Array:

@@ -1,6 +1,6 @@
 """What most configs bind in the same way: batches to the trainer, a network to its parameters, samplers to both.
 
-Configs and main.py alone join the islands; this file holds the joints that several configs share.
+Islands do not import each other; this file holds the joints that several configs share.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence

@@ -34,7 +34,7 @@ from .report import print_report, table
 from .rows import Row, append_rows, count_name, read_rows
 from .run import Experiment, evaluate, judge_sampler, keep_rows
 from .scores import Score, diversity_score, inception_scores
-from .sets import compare_embeddings, compare_sets, compare_sets_and_coverage, real_floor
+from .sets import compare_embeddings, compare_sets, compare_sets_and_coverage
 from .statistics import Statistics, mean_and_covariance
 from .weights import WeightFile, file_sha256, find_weights
 
@@ -98,7 +98,6 @@ __all__ = [
     "read_reference",
     "read_rows",
     "read_run",
-    "real_floor",
     "reference_of",
     "save_classifier",
     "table",

@@ -27,7 +27,7 @@ class Reference(NamedTuple):
         image_shape: (H, W, C) of the real images; None if a foreign file does not say.
         real: features of real images, [m, D], for the measures of `compare`; None if only the moments are known, and
             then only the Fréchet distance is measured.
-        floor: what one half of the real images scores against the other, by `real_floor`; empty if unknown.
+        floor: what one half of the real images scores against the other, by `compare_halves`; empty if unknown.
         compare: measures of two sets of features.
         provenance: where the moments are from, for rows; empty if they were measured by `make_reference`.
     """

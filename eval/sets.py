@@ -7,9 +7,7 @@ from jaxtyping import Float32
 
 from .cmmd import cmmd
 from .density_coverage import density_coverage
-from .features import Features
 from .frechet import frechet_distance
-from .images import Images
 from .kid import kernel_distance
 from .precision_recall import precision_recall
 from .statistics import empty, mean_and_covariance, update
@@ -37,10 +35,10 @@ def compare_embeddings(generated: Float32[np.ndarray, "n dim"], real: Float32[np
     return {"cmmd": cmmd(generated, real)}
 
 
-def real_floor(
-    images: Images, features: Features, *, seed: int = 0, compare: Compare = compare_sets
+def compare_halves(
+    real: Float32[np.ndarray, "n dim"], *, seed: int = 0, compare: Compare = compare_sets
 ) -> dict[str, float]:
-    """What real images score against each other: one random half of them against the other half.
+    """What real images score against each other: features of one random half of them against those of the other half.
 
     A perfect generator does about as well at this count; the distances shrink with more images.
 
@@ -50,13 +48,6 @@ def real_floor(
     Raises:
         ValueError: fewer than 8 images.
     """
-    return compare_halves(features.extract(images), seed=seed, compare=compare)
-
-
-def compare_halves(
-    real: Float32[np.ndarray, "n dim"], *, seed: int = 0, compare: Compare = compare_sets
-) -> dict[str, float]:
-    """`real_floor` of features that are known already."""
     if len(real) < 8:
         raise ValueError(f"two halves need at least 8 real images, got {len(real)}")
     order = np.random.RandomState(seed).permutation(len(real))

@@ -13,7 +13,7 @@
 #   sbatch --nodes=4 launch/slurm.sh --config configs/imagenet256_sit.py --workdir /shared/runs/sit
 # 120 s before the time is over, or when the job is preempted, the run saves, ends, and is put into the queue again.
 set -uo pipefail
-if [ $# -lt 1 ]; then sed -n '12,14s/^# //p' "$0"; exit 2; fi
+if [ $# -lt 1 ] || [ "$1" = --help ]; then sed -n '12,14s/^# //p' "$0"; exit 2; fi
 cd "${SLURM_SUBMIT_DIR:-$PWD}" || exit 1
 stopped=
 # Before srun: a signal that came between the two would end this script, and nothing would queue the job again.

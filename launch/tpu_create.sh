@@ -2,7 +2,7 @@
 # Ask for a TPU slice and wait until it is there.
 #   NAME=run1 ZONE=us-east5-a PROJECT=my-project ./launch/tpu_create.sh v5p:4x4x4 [--spot | --reserved]
 set -euo pipefail
-if [ $# -lt 1 ]; then sed -n '2,3s/^# //p' "$0"; exit 2; fi
+if [ $# -lt 1 ] || [ "$1" = --help ]; then sed -n '2,3s/^# //p' "$0"; exit 2; fi
 : "${NAME:?name of the slice}" "${ZONE:?zone, such as us-east5-a}" "${PROJECT:?project of Google Cloud}"
 chip=${1%%:*} topology=${1#*:}
 shift

@@ -5,7 +5,7 @@
 #   NAME=run1 ZONE=us-east5-a PROJECT=my-project ./launch/tpu_run.sh stop
 set -euo pipefail
 usage() { sed -n '2,5s/^# //p' "$0"; exit 2; }
-[ $# -ge 1 ] || usage
+[ $# -ge 1 ] && [ "$1" != --help ] || usage
 : "${NAME:?name of the slice}" "${ZONE:?zone, such as us-east5-a}" "${PROJECT:?project of Google Cloud}"
 on() { gcloud compute tpus tpu-vm ssh "$NAME" --project "$PROJECT" --zone "$ZONE" --worker="$1" --command "$2"; }
 action=$1

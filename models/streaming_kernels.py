@@ -14,7 +14,6 @@ from jaxtyping import Float
 
 Queries: TypeAlias = Float[Array, "batch queries heads features"]
 Keys: TypeAlias = Float[Array, "batch keys heads features"]
-LogSums: TypeAlias = Float[Array, "batch heads queries"]
 
 
 class Kernels(NamedTuple):

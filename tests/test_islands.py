@@ -1,4 +1,4 @@
-"""Islands import only themselves, relatively; configs/ and main.py with its modes alone join them."""
+"""Islands import only themselves, relatively; configs, main.py with its modes, benchmarks and tests join them."""
 
 import ast
 from pathlib import Path

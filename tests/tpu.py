@@ -10,7 +10,7 @@ import pytest
 BESIDE = Path(sys.prefix) / "libtpu"
 
 needs_libtpu = pytest.mark.skipif(
-    find_spec("libtpu") is None and not BESIDE.is_dir(), reason="needs libtpu: make, or pip install 'fewstep[tpu]'"
+    find_spec("libtpu") is None and not BESIDE.is_dir(), reason="needs libtpu: make, or pip install '.[tpu]'"
 )
 
 

@@ -22,9 +22,10 @@ class Profile(NamedTuple):
 
 
 def gamma_of(sigma_rel: float) -> float:
-    """Exponent gamma of a relative length: the largest root of x^3 + 7x^2 + (16 - 1/s^2) x + 12 - 1/s^2.
+    """Exponent gamma of a relative length s, the standard deviation of the profile over the time it is taken at.
 
-    sigma_rel 0.05 and 0.10 give 16.97 and 6.94 (Karras et al. 2024, eq. 126).
+    s^2 = (gamma + 1) / ((gamma + 2)^2 (gamma + 3)) (eq. 125), so the largest root of
+    x^3 + 7x^2 + (16 - 1/s^2) x + 12 - 1/s^2. sigma_rel 0.05 and 0.10 give 16.97 and 6.94 (Karras et al. 2024, eq. 126).
 
     Raises:
         ValueError: if sigma_rel is outside (0, 0.2887), the length of a plain mean.
@@ -33,11 +34,6 @@ def gamma_of(sigma_rel: float) -> float:
         raise ValueError(f"sigma_rel must lie in (0, {LARGEST_SIGMA_REL:.4f}), got {sigma_rel}")
     inverse = sigma_rel**-2
     return float(np.roots([1, 7, 16 - inverse, 12 - inverse]).real.max())
-
-
-def sigma_rel_of(gamma: float) -> float:
-    """Relative length sqrt((gamma + 1) / ((gamma + 2)^2 (gamma + 3))) of an exponent (eq. 125)."""
-    return float(np.sqrt((gamma + 1) / ((gamma + 2) ** 2 * (gamma + 3))))
 
 
 def inner_product(a: Profile, b: Profile) -> float:

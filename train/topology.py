@@ -11,7 +11,10 @@ from jax.experimental import topologies
 
 from .chips import TPUS, closest
 
-INSTALL = "ahead-of-time compilation for TPUs needs libtpu: pip install 'fewstep[tpu]', or 'jax[tpu]'"
+INSTALL = (
+    "ahead-of-time compilation for TPUs needs libtpu: in a checkout export PYTHONPATH=.venv/libtpu, where `make` has"
+    " put it, or pip install '.[tpu]'; elsewhere pip install 'jax[tpu]'"
+)
 QUIET = {
     "TPU_SKIP_MDS_QUERY": "1",  # do not ask a cloud's metadata server, which is not there, what machine this is
     "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # no TPU is used, so processes need not exclude each other

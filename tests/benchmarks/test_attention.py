@@ -21,3 +21,10 @@ def test_the_command_writes_memory_and_times_of_both(more, tmp_path, monkeypatch
     assert [row["what"] for row in found["times"]] == ["forward", "tangent", "gradient"]
     assert all(row["tokens"] == 16 and row["ratio"] == row["streamed"] / row["plain"] for row in found["times"])
     assert "temporaries of a step" in capsys.readouterr().out
+
+
+def test_a_slice_that_is_none_is_refused(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["attention", *TINY, "--tpu", "foo"])
+    with pytest.raises(SystemExit, match="2"):
+        attention.main()
+    assert "--tpu: topology is 'foo', it must be a chip and a shape" in capsys.readouterr().err

@@ -123,7 +123,7 @@ def test_names_of_no_slice_are_refused_before_libtpu_is_asked(name, told):
 
 def test_without_libtpu_it_is_said_how_to_get_it(monkeypatch):
     monkeypatch.setattr("train.topology.find_spec", lambda name: None)
-    with pytest.raises(ImportError, match="pip install"):
+    with pytest.raises(ImportError, match=r"PYTHONPATH=.venv/libtpu.* pip install '.\[tpu\]'"):
         topology_devices("v5e:2x4")
 
 
