@@ -21,7 +21,7 @@ from .converted import Converted, Family, Settings
 from .layouts import Place, Stored, StoredAt, Tensors, linear, patches, same
 from .openai import noise_levels
 from .tensors import params_of, refuse, shapes_of
-from .unpickle import Record
+from .values import Record
 
 LAYERS = {
     ("embed",): "x_embedder.proj",

@@ -18,9 +18,9 @@ from ..embeddings import edm_positional, fourier
 from ..unet import SongUNet
 from .converted import Converted, Family, Settings
 from .layouts import Place, Stored, StoredAt, Tensors, box, convolution, flat, linear, numbers, qkv, same
-from .reader import state_dict
+from .modules import state_dict
 from .tensors import params_of, refuse, shapes_of
-from .unpickle import Record
+from .values import Record
 
 CLASSES = {
     "EDMPrecond": "edm",

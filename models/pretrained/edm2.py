@@ -17,9 +17,9 @@ from ..edm2_blocks import mp_fourier
 from ..log_variance import EDM2LogVariance
 from .converted import Converted, Family, Settings
 from .layouts import Place, Stored, StoredAt, convolution, linear, numbers, qkv, same
-from .reader import state_dict
+from .modules import state_dict
 from .tensors import params_of, refuse, shapes_of
-from .unpickle import Record
+from .values import Record
 
 # What no published network has otherwise, by the names of EDM2's classes.
 FIXED = {
