@@ -30,6 +30,8 @@ OPTIONAL = ("down_block_types", "up_block_types", "mid_block_add_attention")
 # Of the latents' user: `scaling_factor`; of memory and of precision: the others.
 WITHOUT_EFFECT = ("scaling_factor", "sample_size", "force_upcast")
 
+MOST = 20  # layers of a resolution, and resolutions
+
 LAYERS = {
     "encoder/conv_in": "encoder.conv_in",
     "encoder/norm_out": "encoder.conv_norm_out",
@@ -86,6 +88,8 @@ def autoencoder_from(config: Mapping[str, Any]) -> Autoencoder:
             faults.append(f"{name}={value!r} is not known")
         elif name in FIXED and value != FIXED[name]:
             faults.append(f"{name}={value!r} is not supported, only {FIXED[name]!r}")
+    if not faults and not _few(config["layers_per_block"], config["block_out_channels"]):
+        faults.append(f"layers_per_block={config['layers_per_block']} of {config['block_out_channels']} are too many")
     if not faults:
         first, *rest = config["block_out_channels"]
         if any(width % first for width in rest):
@@ -107,6 +111,11 @@ def autoencoder_from(config: Mapping[str, Any]) -> Autoencoder:
         groups=config["norm_num_groups"],
         attention=softmax_attention if config.get("mid_block_add_attention", True) else None,
     )
+
+
+def _few(layers: Any, widths: Any) -> bool:
+    """Whether it can be built, which happens layer by layer before its tensors can be compared."""
+    return type(layers) is int and 0 < layers <= MOST and type(widths) is list and 0 < len(widths) <= MOST
 
 
 def autoencoder(module: Autoencoder, tensors: Tensors) -> dict[str, Any]:
