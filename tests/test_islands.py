@@ -1,6 +1,5 @@
 """Islands import only themselves, relatively; configs, main.py with its modes, benchmarks and tests join them."""
 
-import ast
 from pathlib import Path
 
 import pytest
@@ -22,9 +21,6 @@ from tests.island_rules import (
 # Adaptive steps are diffrax's, too much to write again for one sampler. The file is imported by its own name and by no
 # other file of its island, which therefore still needs jax alone; the extra `adaptive` brings what it imports.
 OPTIONAL = {"samplers/adaptive.py": {"diffrax", "equinox", "jaxtyping"}}
-
-# Checkpoints of other programs are pickles. This file is an interpreter of them that looks nothing up elsewhere.
-UNPICKLES = "models/pretrained/unpickle.py"
 
 # ---- The repository --------------------------------------------------------------------------------------------------
 
@@ -99,26 +95,8 @@ def test_configs_and_main_do_join_islands():
 
 
 def test_no_pmap_no_nansum_no_pickle():
-    wrong = {
-        path: forbidden_names(source)
-        for path, source in own_code().items()
-        if not path.startswith("tests/") and path != UNPICKLES
-    }
+    wrong = {path: forbidden_names(source) for path, source in own_code().items() if not path.startswith("tests/")}
     assert {path: lines for path, lines in wrong.items() if lines} == {}
-
-
-def test_the_one_file_that_unpickles_does_so_by_its_own_interpreter():
-    tree = ast.parse((ROOT / UNPICKLES).read_text())
-    uses = [node for node in ast.walk(tree) if isinstance(node, ast.Name) and node.id == "pickle"]
-    interpreters = [
-        node
-        for node in ast.walk(tree)
-        if isinstance(node, ast.ClassDef) and "pickle.Unpickler" in map(ast.unparse, node.bases)
-    ]
-    assert len(uses) == len(interpreters) == 1
-    methods = {node.name for node in interpreters[0].body if isinstance(node, ast.FunctionDef)}
-    assert methods == {"__init__", "find_class", "persistent_load"}
-    assert "super().find_class" not in ast.unparse(interpreters[0])
 
 
 def test_every_island_is_packed():

@@ -3,7 +3,8 @@
 from . import calls
 from .converted import Converted
 from .files import FAMILIES, convert, export, load, write
-from .reader import read, state_dict
-from .unpickle import Record
+from .modules import state_dict
+from .reader import read
+from .values import Record
 
 __all__ = ["FAMILIES", "Converted", "Record", "calls", "convert", "export", "load", "read", "state_dict", "write"]

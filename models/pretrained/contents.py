@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from .reader import read, state_dict
-from .unpickle import Record
+from .modules import state_dict
+from .reader import read
+from .values import Record
 
 SETTINGS, AUTOENCODER = "config.json", "diffusion_pytorch_model.safetensors"
 LPIPS_FILES: Mapping[str, tuple[str, str]] = {

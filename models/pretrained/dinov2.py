@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from ..dinov2 import DINOV2_SIZES, DINOv2, Resample, smoothed, to_scale, to_size
 from .converted import Converted, Family, Settings
 from .layouts import Place, Stored, StoredAt, Tensors, first_axes_of_one, outputs_first, patches, same
-from .tensors import params_of, variables_of
+from .tensors import layers_of, params_of, refuse_empty, variables_of
 
 
 class Names(NamedTuple):
@@ -138,6 +138,7 @@ def _module(tensors: Tensors, names: Names, heads: int | None) -> DINOv2:
         if name not in tensors or tensors[name].ndim != axes:
             found = tensors[name].shape if name in tensors else "not there"
             raise ValueError(f"not the weights of DINOv2: {name} is {found}, expected a tensor of {axes} axes")
+    refuse_empty(tensors)
     width, channels, patch, columns = tensors[embed].shape
     patches = tensors[positions].shape[1] - 1
     table = round(patches**0.5)
@@ -153,8 +154,8 @@ def _module(tensors: Tensors, names: Names, heads: int | None) -> DINOv2:
         raise ValueError(f"a width of {width} is not divisible by heads={heads}")
     first, second = (names.layers[f"block#/mlp{i}"][0].replace("#", "0") + ".weight" for i in range(2))
     gated = first in tensors and second in tensors and tensors[first].shape[0] == 2 * tensors[second].shape[-1]
-    pattern = re.compile(re.escape(names.layers["block#/norm0"][0]).replace(r"\#", r"(\d+)") + r"\.weight")
-    depth = 1 + max((int(match[1]) for name in tensors if (match := pattern.fullmatch(name))), default=0)
+    before, _ = names.layers["block#/norm0"][0].split("#")
+    depth = max(1, layers_of(tensors, re.escape(before) + r"(\d+)\."))
     return DINOv2(width, depth, heads, patch=patch, table=table, gated=gated, resample=names.resample)
 
 

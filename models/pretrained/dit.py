@@ -7,7 +7,6 @@ a velocity. The published sizes have their heads; of REPA there are further laye
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,8 +19,8 @@ from ..embeddings import grid_positions, sinusoidal
 from .converted import Converted, Family, Settings
 from .layouts import Place, Stored, StoredAt, Tensors, linear, patches, same
 from .openai import noise_levels
-from .tensors import params_of, refuse, shapes_of
-from .unpickle import Record
+from .tensors import layers_of, params_of, refuse, refuse_empty, shapes_of
+from .values import Record
 
 LAYERS = {
     ("embed",): "x_embedder.proj",
@@ -64,6 +63,8 @@ def convert(content: Any, *, program: str | None = None, heads: int | None = Non
     refuse([f"{name} is missing" for name in needed if name not in tensors], "these are not the tensors of a DiT")
     network = network_of(tensors, heads)
     patch, grid = network["patch"], math.isqrt(tensors["pos_embed"].shape[1])
+    if tensors["pos_embed"].shape != (1, grid**2, network["width"]):
+        raise ValueError(f"pos_embed has shape {tensors['pos_embed'].shape}, no square of width {network['width']}")
     labels, channels = tensors.get("y_embedder.embedding_table.weight"), tensors["x_embedder.proj.weight"].shape[1]
     settings: Settings = {
         "shape": (grid * patch, grid * patch, channels),
@@ -90,8 +91,9 @@ def _said(arguments: Any) -> str | None:
 
 def network_of(tensors: Tensors, heads: int | None) -> dict[str, Any]:
     """What the transformer is built with, from its tensors."""
+    refuse_empty(tensors)
     width, channels, patch, _ = tensors["x_embedder.proj.weight"].shape
-    depth = 1 + max(int(i) for i in re.findall(r"^blocks\.(\d+)\.", "\n".join(tensors), re.MULTILINE))
+    depth = layers_of(tensors, r"blocks\.(\d+)\.")
     published = {(size.width, size.depth): size.heads for size in SIZES.values()}
     heads = heads or published.get((width, depth))
     if heads is None:

@@ -18,9 +18,9 @@ from ..embeddings import edm_positional, fourier
 from ..unet import SongUNet
 from .converted import Converted, Family, Settings
 from .layouts import Place, Stored, StoredAt, Tensors, box, convolution, flat, linear, numbers, qkv, same
-from .reader import state_dict
-from .tensors import params_of, refuse, shapes_of
-from .unpickle import Record
+from .modules import state_dict
+from .tensors import layers_of, params_of, refuse, refuse_empty, shapes_of
+from .values import Record, short
 
 CLASSES = {
     "EDMPrecond": "edm",
@@ -61,7 +61,7 @@ def convert(content: Any, *, preconditioning: str | None = None) -> Converted:
     given = "ctm" if jumps else CLASSES[record.name] if record else str(preconditioning)
     arguments = state.get("_init_kwargs", {})
     wrong = [
-        f"{name}={arguments[name]!r} is not supported, only {value!r}"
+        f"{name}={short(arguments[name])} is not supported, only {value!r}"
         for name, value in FIXED.items()
         if arguments.get(name, value) != value
     ]
@@ -95,12 +95,13 @@ def module_of(content: Any) -> Record | None:
 
 def network_of(tensors: Tensors, dropout: float) -> dict[str, Any]:
     """What a U-Net is built with, from its tensors."""
-    found = re.findall(r"model\.dec\.(\d+)x\1_block(\d+)\.conv1\.weight", "\n".join(tensors))
-    resolutions = sorted({int(resolution) for resolution, _ in found}, reverse=True)
+    refuse_empty(tensors)
+    found = re.findall(r"model\.dec\.(\d+)x\1_block\d+\.conv1\.weight", "\n".join(tensors))
+    resolutions = sorted({int(resolution) for resolution in found}, reverse=True)
     song = any(name.endswith("_aux_conv.weight") for name in tensors)
     if not found or not (song or "model.out_conv.weight" in tensors):
         raise ValueError("there is no U-Net of EDM's, with tensors such as model.dec.32x32_block0.conv1.weight")
-    top, blocks = resolutions[0], max(int(block) for _, block in found)
+    top, blocks = resolutions[0], layers_of(tensors, r"model\.dec\.\d+x\d+_block(\d+)\.") - 1
     widths = [tensors[f"model.dec.{r}x{r}_block0.conv1.weight"].shape[0] for r in resolutions]
     first = tensors[f"model.enc.{top}x{top}_conv.weight"].shape[0]
     channels = first if song else tensors["model.map_layer0.weight"].shape[1]

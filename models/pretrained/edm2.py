@@ -17,9 +17,9 @@ from ..edm2_blocks import mp_fourier
 from ..log_variance import EDM2LogVariance
 from .converted import Converted, Family, Settings
 from .layouts import Place, Stored, StoredAt, convolution, linear, numbers, qkv, same
-from .reader import state_dict
-from .tensors import params_of, refuse, shapes_of
-from .unpickle import Record
+from .modules import state_dict
+from .tensors import params_of, refuse, refuse_empty, shapes_of
+from .values import Record, short
 
 # What no published network has otherwise, by the names of EDM2's classes.
 FIXED = {
@@ -30,6 +30,8 @@ FIXED = {
     "clip_act": 256,
     "resample_filter": [1, 1],
 }
+SIZES = ("img_resolution", "img_channels", "label_dim", "model_channels", "num_blocks", "channels_per_head")
+LARGEST = 2**20  # of a size; the classes of a data set may be many
 DEFAULTS = {"channel_mult": [1, 2, 3, 4], "num_blocks": 3, "attn_resolutions": [16, 8], "channels_per_head": 64}
 
 
@@ -44,12 +46,20 @@ def convert(content: Any) -> Converted:
         raise ValueError("this is no snapshot of EDM2, which has its network as `ema`")
     record = content["ema"]
     tensors = state_dict(record)
+    refuse_empty(tensors)
     given = {**DEFAULTS, **record.state["_init_kwargs"]}
     wrong = [
-        f"{name}={given[name]!r} is not supported, only {value!r}"
+        f"{name}={short(given[name])} is not supported, only {value!r}"
         for name, value in FIXED.items()
         if given.get(name, value) != value
     ]
+    wrong += [f"{name}={short(given[name])} is no size" for name in SIZES if not _is_size(given[name])]
+    for name in ("channel_mult", "attn_resolutions"):
+        if type(given[name]) not in (list, tuple) or not all(map(_is_size, given[name])):
+            wrong.append(f"{name}={short(given[name])} are no sizes")
+    # It is built block by block before its tensors can be compared, and each block has tensors.
+    if not wrong and given["num_blocks"] * len(given["channel_mult"]) > len(tensors):
+        wrong.append(f"num_blocks={given['num_blocks']} are more than the {len(tensors)} tensors are of")
     names = [f"{kind}.{part}" for kind in ("unet.emb_fourier", "logvar_fourier") for part in ("freqs", "phases")]
     refuse(wrong + [f"{name} is missing" for name in names if name not in tensors], "this is not a network of EDM2")
     frequencies, phases, weight_frequencies, weight_phases = (
@@ -85,6 +95,10 @@ def convert(content: Any) -> Converted:
     what = "an EDM2UNet of the settings that the file gives"
     params = params_of(shapes, tensors, stored_at(settings), constants(settings), what)
     return Converted("edm2", settings, module, params)
+
+
+def _is_size(number: Any) -> bool:
+    return type(number) is int and 0 <= number <= LARGEST
 
 
 def examples_of(encoder: Any) -> dict[str, Any]:

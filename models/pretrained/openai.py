@@ -19,7 +19,7 @@ from ..embeddings import sinusoidal
 from ..unet_blocks import group_norm
 from .converted import Converted, Family, Settings
 from .layouts import Layout, Place, Stored, StoredAt, Tensors, convolution, flat, linear, qkv, same
-from .tensors import params_of, shapes_of
+from .tensors import layers_of, params_of, refuse_empty, shapes_of
 
 PARTS = {
     "norm0": "in_layers.0",
@@ -107,7 +107,8 @@ def convert(
 
 def network_of(tensors: Tensors, resolution: int, channels_per_head: int, order: str) -> dict[str, Any]:
     """What the U-Net is built with, from its tensors."""
-    count = 1 + max(int(i) for i in re.findall(r"input_blocks\.(\d+)\.", "\n".join(tensors)))
+    refuse_empty(tensors)
+    count = layers_of(tensors, r"input_blocks\.(\d+)\.")
     channels = tensors["input_blocks.0.0.weight"].shape[0]
     convolutions = any(re.fullmatch(r"input_blocks\.\d+\.0\.op\.weight", name) for name in tensors)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import mmap
 import struct
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable
 from importlib import import_module
 from io import BytesIO
 from pathlib import Path
@@ -16,12 +16,13 @@ from typing import Any
 
 import numpy as np
 
-from .unpickle import KNOWN, TENSORS, Globals, Inert, Record, Storage, Stream, unpickle
+from .stand_ins import DTYPES, KNOWN, STORAGES, TENSORS
+from .unpickle import Globals, Stream, unpickle
+from .values import LONGEST, Name, short
 
 MAGIC = 0x1950A86A20F9469CFC6C  # the first of the pickles in a file of torch before 1.6
 LEGACY_PROTOCOL = 1001
 LOAD_FROM_BYTES = ("torch.storage", "_load_from_bytes")
-DEEPEST = 100  # modules within modules
 LONGEST_HEADER = 100_000_000  # bytes, of safetensors: what starts with more is something else
 
 
@@ -62,34 +63,9 @@ def read(path: str | Path) -> Any:
     except ImportError:
         raise
     except Exception as error:  # of any kind: there is no end to what can be wrong with a file
-        told = str(error) or type(error).__name__
+        told = str(error)[: 5 * LONGEST] or type(error).__name__
         raise ValueError(f"{path}: not a checkpoint that can be read: {told}. Nothing in it was executed.") from error
     raise ValueError(f"{path}: neither a file of torch, nor a pickle, nor safetensors; it starts with {start!r}")
-
-
-def state_dict(module: Record) -> dict[str, np.ndarray]:
-    """The tensors of a module under their names in its state dict, buffers among them.
-
-    Raises:
-        ValueError: the record is not that of a module.
-    """
-    return dict(_tensors(module, "", 0))
-
-
-def _tensors(module: Any, prefix: str, depth: int) -> Iterator[tuple[str, np.ndarray]]:
-    state = module.state if isinstance(module, Record) else None
-    parts = ("_parameters", "_buffers", "_modules")
-    if not isinstance(state, Mapping) or not all(isinstance(state.get(part), Mapping) for part in parts):
-        raise ValueError(f"{prefix or 'the object'} is {module!r}, which is no module")
-    if depth > DEEPEST:
-        raise ValueError(f"{prefix} is a module within more than {DEEPEST} others")
-    skipped = state.get("_non_persistent_buffers_set", ())
-    for name, tensor in {**state["_parameters"], **state["_buffers"]}.items():
-        if isinstance(tensor, np.ndarray) and name not in skipped:
-            yield f"{prefix}{name}", tensor
-    for name, child in state["_modules"].items():
-        if child is not None:
-            yield from _tensors(child, f"{prefix}{name}.", depth + 1)
 
 
 # ---- Containers ------------------------------------------------------------------------------------------------------
@@ -101,9 +77,9 @@ def _read_zip(path: Path, size: int) -> Any:
         members = {member.filename: member for member in archive.infolist()}
         if len(members) != len(archive.infolist()):
             raise ValueError("two members of the archive have one name")
-        packed = [name for name, member in members.items() if member.compress_type != zipfile.ZIP_STORED]
+        packed = [name for name, member in members.items() if not _is_stored(member)]
         if packed or sum(member.file_size for member in members.values()) > size:
-            raise ValueError(f"the archive declares more than it holds, or is compressed: {packed}")
+            raise ValueError(f"the archive declares more than it holds, or is compressed or encrypted: {packed[:3]}")
         indices = [name for name in members if name.split("/")[-1] == "data.pkl"]
         if len(indices) != 1:
             raise ValueError(f"the archive has {len(indices)} members data.pkl, torch's have one")
@@ -112,6 +88,7 @@ def _read_zip(path: Path, size: int) -> Any:
             raise ValueError("its numbers are big-endian")
         if min(member.header_offset for member in members.values()) or not _ends_as_zip(path, size):
             raise ValueError("something lies before or after its archive")
+        _refuse_overlaps(path, members.values(), archive.start_dir)
         storages: dict[str, np.ndarray] = {}
 
         def storage(pid: Any) -> np.ndarray:
@@ -128,8 +105,28 @@ def _read_zip(path: Path, size: int) -> Any:
         value = unpickle(index, KNOWN, storage)
         unused = [name for name in members if name.startswith(f"{root}data/") and name[len(root) + 5 :] not in storages]
         if unused or index.read(1):
-            raise ValueError(f"it holds more than it refers to: {unused or 'its pickle has a second one behind it'}")
+            raise ValueError(
+                f"it holds more than it refers to: {unused[:3] or 'its pickle has a second one behind it'}"
+            )
         return value
+
+
+def _is_stored(member: zipfile.ZipInfo) -> bool:
+    """Whether a member is its bytes and no more; bits of the flags would say that it is encrypted or a patch."""
+    plain = member.compress_type == zipfile.ZIP_STORED and not member.flag_bits & 0x61
+    return plain and member.file_size == member.compress_size
+
+
+def _refuse_overlaps(path: Path, members: Iterable[zipfile.ZipInfo], end: int) -> None:
+    """Refuse members of which one lies within another: the same bytes would be read as two things."""
+    with path.open("rb") as file:
+        for member in sorted(members, key=lambda member: member.header_offset, reverse=True):
+            file.seek(member.header_offset)
+            head = file.read(30)
+            data_at = member.header_offset + len(head) + sum(struct.unpack("<2H", head[26:]))
+            if data_at + member.compress_size > end:
+                raise ValueError(f"{short(member.filename)} of the archive lies in another member or beyond the end")
+            end = member.header_offset
 
 
 def _ends_as_zip(path: Path, size: int) -> bool:
@@ -140,23 +137,25 @@ def _ends_as_zip(path: Path, size: int) -> bool:
 
 def _read_pickle(stream: Stream, size: int) -> Any:
     """A bare pickle, or the several that torch wrote before 1.6."""
-    known = {**KNOWN, LOAD_FROM_BYTES: Inert(_storage_of)}
+    known = {**KNOWN, LOAD_FROM_BYTES: _storage_of}
     first = unpickle(stream, known)
-    if first == MAGIC:
+    if type(first) is int and first == MAGIC:
         return _read_legacy(stream, size, known)
     if stream.tell() != size:
         raise ValueError(f"{size - stream.tell():,} bytes are left over after its end")
     return first
 
 
-def _storage_of(data: bytes) -> np.ndarray:
+def _storage_of(data: Any) -> np.ndarray:
     """A storage within a pickle, which is a whole file of the old kind. It holds no other."""
+    if type(data) is not bytes:
+        raise ValueError(f"a storage within it is {short(data)}")
     stream = BytesIO(data)
     if unpickle(stream, {}) != MAGIC:
         raise ValueError("a storage within it does not start as such")
-    storage = _read_legacy(stream, len(data), {})
+    storage = _read_legacy(stream, len(data), STORAGES)
     if not isinstance(storage, np.ndarray):
-        raise ValueError(f"a storage within it is {storage!r}")
+        raise ValueError(f"a storage within it is {short(storage)}")
     return storage
 
 
@@ -180,10 +179,11 @@ def _read_legacy(stream: Stream, size: int, known: Globals) -> Any:
         if count * dtype.itemsize > size:
             raise ValueError(f"storage {key} of {count} numbers of {dtype} is larger than the file")
 
-    unpickle(stream, {**known, **dict.fromkeys(TENSORS, Inert(lambda *_: None))}, declare)
-    keys = [str(key) for key in unpickle(stream, {})]
-    if sorted(keys) != sorted(declared):
-        raise ValueError(f"it declares the storages {sorted(declared)} and has {keys}")
+    tensors: Globals = dict.fromkeys(TENSORS, lambda *_: None)
+    unpickle(stream, {**known, **tensors}, declare)
+    keys = unpickle(stream, {})
+    if type(keys) is not list or not all(type(key) is str for key in keys) or sorted(keys) != sorted(declared):
+        raise ValueError(f"it declares the storages {short(sorted(declared))} and has {short(keys)}")
     storages = {}
     for key in keys:
         dtype, count = declared[key]
@@ -211,12 +211,14 @@ def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
 
 def _described(pid: Any) -> tuple[np.dtype, str, int]:
     """(dtype, key, numbers) of a storage as torch refers to it."""
-    kind, storage, key, _, count, *view = pid
-    if kind != "storage" or not isinstance(storage, Storage) or view not in ([], [None]):
-        raise ValueError(f"it refers to {pid!r}, which is no storage")
+    if type(pid) is not tuple or not 5 <= len(pid) <= 6 or pid[0] != "storage" or pid[5:] not in ((), (None,)):
+        raise ValueError(f"it refers to {short(pid)}, which is no storage")
+    _, storage, key, _, count, *_ = pid
+    if type(storage) is not Name or storage.text not in DTYPES or type(key) is not str or len(key) > LONGEST:
+        raise ValueError(f"it refers to a storage {short(key)} of {short(storage)}, which is none")
     if type(count) is not int or count < 0:
-        raise ValueError(f"storage {key} has {count!r} numbers")
-    return storage.dtype, str(key), count
+        raise ValueError(f"storage {key} has {short(count)} numbers")
+    return DTYPES[storage.text], key, count
 
 
 def _of_dtype(storage: np.ndarray, dtype: np.dtype, key: str) -> np.ndarray:

@@ -35,6 +35,7 @@ WITHOUT_EFFECT = ("scaling_factor", "sample_size", "force_upcast")
 GROUPS = 32  # of the norms of every published one; tensors do not say it
 FIRST_STAGE = "first_stage_model."  # of the autoencoder within a checkpoint of Stable Diffusion
 TRAINED_WITH = ("loss.", "model_ema.")  # beside the autoencoder in its own checkpoints
+MOST = 20  # layers of a resolution, and resolutions
 
 
 def read_autoencoder(folder: str | Path, file: str = AUTOENCODER) -> tuple[Autoencoder, dict[str, Any]]:
@@ -82,6 +83,8 @@ def autoencoder_from(config: Mapping[str, Any]) -> Autoencoder:
             faults.append(f"{name}={value!r} is not known")
         elif name in FIXED and value != FIXED[name]:
             faults.append(f"{name}={value!r} is not supported, only {FIXED[name]!r}")
+    if not faults and not _few(config["layers_per_block"], config["block_out_channels"]):
+        faults.append(f"layers_per_block={config['layers_per_block']} of {config['block_out_channels']} are too many")
     if not faults:
         first, *rest = config["block_out_channels"]
         if any(width % first for width in rest):
@@ -103,6 +106,11 @@ def autoencoder_from(config: Mapping[str, Any]) -> Autoencoder:
         groups=config["norm_num_groups"],
         attention=softmax_attention if config.get("mid_block_add_attention", True) else None,
     )
+
+
+def _few(layers: Any, widths: Any) -> bool:
+    """Whether it can be built, which happens layer by layer before its tensors can be compared."""
+    return type(layers) is int and 0 < layers <= MOST and type(widths) is list and 0 < len(widths) <= MOST
 
 
 def autoencoder(module: Autoencoder, tensors: Tensors) -> dict[str, Any]:

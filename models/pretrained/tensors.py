@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -13,18 +14,54 @@ import numpy as np
 from .layouts import Place, Stored, StoredAt, Tensors, outputs_first, same
 
 LISTED = 30  # faults in one error
+MOST_LAYERS = 1000  # that are numbered; a network is built layer by layer before its tensors can be compared
+LARGEST_INPUT = 2**14  # along an axis
+EMPTY = "a network cannot be told by these tensors"
 
 
 def variables_of(module: nn.Module, *inputs: tuple[int, ...]) -> Any:
     """The shapes of all that a network has, "params" and more, by inputs of these shapes; nothing is computed."""
-    return jax.eval_shape(module.init, jax.random.key(0), *(jnp.zeros(shape) for shape in inputs))
+    return jax.eval_shape(module.init, jax.random.key(0), *map(_input, inputs))
 
 
 def shapes_of(module: nn.Module, *inputs: tuple[int, ...], labels: bool = False, second_time: bool = False) -> Any:
     """The shapes of a network's parameters; it may take labels and a second time besides."""
-    given = [jnp.zeros(shape) for shape in inputs] + [jnp.zeros(1, jnp.int32)] * labels
-    told: dict[str, Any] = {"s": jnp.zeros(1)} if second_time else {}
-    return jax.eval_shape(lambda: module.init(jax.random.key(0), *given, **told)["params"])
+    given = [*map(_input, inputs), *[jax.ShapeDtypeStruct((1,), jnp.int32)] * labels]
+    told: dict[str, Any] = {"s": _input((1,))} if second_time else {}
+    return jax.eval_shape(module.init, jax.random.key(0), *given, **told)["params"]
+
+
+def _input(shape: tuple[int, ...]) -> jax.ShapeDtypeStruct:
+    """An input without its numbers, of which a file may ask for more than there is memory."""
+    if max(shape) > LARGEST_INPUT:
+        raise ValueError(f"the network would be of inputs of shape {shape}, larger than {LARGEST_INPUT:,}")
+    return jax.ShapeDtypeStruct(shape, jnp.float32)
+
+
+def layers_of(tensors: Tensors, pattern: str) -> int:
+    """How many layers there are, by the numbers in the names of their tensors.
+
+    Args:
+        tensors: of the file.
+        pattern: of the start of a name, with the number as its group.
+
+    Raises:
+        ValueError: between 0 and the largest number some are missing, or there are more than any network has.
+    """
+    numbers = {int(match[1]) for name in tensors if (match := re.match(pattern, name))}
+    if numbers and (len(numbers) <= max(numbers) or len(numbers) > MOST_LAYERS):
+        missing = next(number for number in range(len(numbers) + 1) if number not in numbers)
+        raise ValueError(f"there are {len(numbers)} layers {pattern}, up to {max(numbers)}; {missing} is missing")
+    return len(numbers)
+
+
+def refuse_empty(tensors: Tensors) -> None:
+    """Refuse what has no numbers: a tensor without them has any shape at no cost, and a network would be built by it.
+
+    Raises:
+        ValueError: naming them.
+    """
+    refuse([f"{name} is no tensor, or an empty one" for name, a in tensors.items() if not getattr(a, "size", 0)], EMPTY)
 
 
 def places(tree: Any) -> dict[Place, tuple[int, ...]]:

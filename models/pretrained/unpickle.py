@@ -1,78 +1,44 @@
-"""A pickle as plain values: whatever it names is looked up in a list here, and nothing of the file is executed."""
+"""A pickle as plain values, by an interpreter of our own: nothing that a file names is looked up, and nothing executed.
+
+Python's own interpreter asks the objects on its stack for methods, and so the objects of numpy as well: a file may then
+choose what is called on memory that it described itself. This one puts together objects of a few exact types.
+"""
 
 from __future__ import annotations
 
-import math
 import mmap
-import pickle
 import pickletools
 import re
 from collections.abc import Callable, Mapping
-from io import BytesIO
-from typing import IO, Any, NamedTuple, TypeAlias, cast
+from dataclasses import dataclass, field
+from io import SEEK_END, BytesIO
+from typing import IO, Any, TypeAlias, cast
 
-import jax.numpy as jnp
-import numpy as np
+from .values import LONGEST, SIZED, Name, Record, Unbuilt, plain_key, put, short
 
-Globals: TypeAlias = Mapping[tuple[str, str], Any]
+Globals: TypeAlias = Mapping[tuple[str, str], Callable[..., Any] | None]
+"""{(module, name): what makes a plain value of the arguments of a call; None of what is only named}"""
 
 Stream: TypeAlias = BytesIO | mmap.mmap
 """Something in memory, of which reading too much gives what there is, and takes no more memory than that."""
-
-
-class Storage(NamedTuple):
-    """A type of torch's storages by that of its numbers."""
-
-    dtype: np.dtype
-
-
-DTYPES = {
-    "FloatStorage": np.dtype(np.float32),
-    "DoubleStorage": np.dtype(np.float64),
-    "HalfStorage": np.dtype(np.float16),
-    "BFloat16Storage": np.dtype(jnp.bfloat16),
-    "LongStorage": np.dtype(np.int64),
-    "IntStorage": np.dtype(np.int32),
-    "ShortStorage": np.dtype(np.int16),
-    "CharStorage": np.dtype(np.int8),
-    "ByteStorage": np.dtype(np.uint8),
-    "BoolStorage": np.dtype(np.bool_),
-}
-"""Of torch's storages, those whose numbers numpy has."""
 
 # Kept as a name with what the file says of it. `getattr` is that of the loss in ECT's snapshots: a method of an
 # object, which is never asked for.
 INERT = {("argparse", "Namespace"), ("builtins", "getattr"), ("__builtin__", "getattr"), ("torch", "device")}
 INERT |= {("torch", name) for name in ("float16", "float32", "float64", "bfloat16", "int32", "int64", "uint8", "bool")}
 
-PERSISTENCE_VERSION = 6  # of NVIDIA's records, the only one that was published
+MOST_STEPS = 2_000_000  # of one pickle: an empty set takes 1 byte of a file and 200 of memory
+CALLED_WITH = 2  # times the length of a pickle: what its calls may be given in all, as they may copy it
 
 
-class Record:
-    """What a file says of an object whose class this reader does not have.
-
-    Attributes:
-        name: the class, or the function that would make the object; of NVIDIA's records the class alone.
-        arguments: what it would be called with.
-        state: the object's attributes, mostly a dict; None if the file gives none.
-    """
-
-    name: str = ""
-    arguments: tuple[Any, ...]
-    state: Any
-
-    def __new__(cls, *arguments: Any, **keywords: Any) -> Record:
-        """Keep the arguments; an unpickler also makes objects without a call of `__init__`."""
-        record = object.__new__(cls)
-        record.arguments = (*arguments, keywords) if keywords else arguments
-        record.state = None
-        return record
-
-    def __setstate__(self, state: Any) -> None:
-        self.state = state
-
-    def __repr__(self) -> str:
-        return f"Record({self.name})"
+@dataclass(slots=True)
+class _State:
+    known: Globals
+    persistent: Callable[[Any], Any] | None
+    left: int  # of what calls may be given
+    stack: list[Any] = field(default_factory=list)  # since the last mark
+    below: list[list[Any]] = field(default_factory=list)  # before each mark
+    memo: dict[int, Any] = field(default_factory=dict)
 
 
 def unpickle(stream: Stream, known: Globals, persistent: Callable[[Any], Any] | None = None) -> Any:
@@ -82,152 +48,198 @@ def unpickle(stream: Stream, known: Globals, persistent: Callable[[Any], Any] | 
 
     Args:
         stream: from where it stands.
-        known: {(module, name): what stands for it}, besides the names of this file.
+        known: {(module, name): what is called for it}, besides the names of this file.
         persistent: what stands for a persistent id, such as a storage that lies elsewhere in the file.
 
     Raises:
         Exception: of any kind, as there is no end to what can be wrong with a file; nothing was executed.
     """
     start = stream.tell()
-    for position, (opcode, argument, _) in enumerate(pickletools.genops(cast(IO[bytes], stream))):
-        if opcode.name.startswith("EXT"):
-            raise ValueError(f"it uses the extension code {argument}, which could stand for anything")
-        if opcode.name.endswith("PUT") and (argument is None or argument > position):
-            raise ValueError(f"it declares {argument} remembered values after {position} steps")
+    stream.seek(0, SEEK_END)
+    state = _State(known, persistent, CALLED_WITH * (stream.tell() - start))
     stream.seek(start)
-    return _Unpickler(stream, known, persistent).load()
+    for position, (opcode, argument, _) in enumerate(pickletools.genops(cast(IO[bytes], stream))):
+        if position > MOST_STEPS:
+            raise ValueError(f"it takes more than {MOST_STEPS:,} steps")
+        if opcode.name.endswith("PUT") and cast(int, argument) > position:
+            raise ValueError(f"it declares {argument} remembered values after {position} steps")
+        if opcode.name in ARGUMENTS:
+            state.stack.append(argument)
+        elif step := STEPS.get(opcode.name):
+            step(state, argument)
+        else:
+            raise ValueError(f"it uses the opcode {opcode.name}, which no checkpoint needs")
+    return state.stack.pop()
 
 
-class _Unpickler(pickle.Unpickler):
-    """The interpreter of Python with the two functions replaced by which it reaches the outside."""
-
-    def __init__(self, stream: Stream, known: Globals, persistent: Callable[[Any], Any] | None) -> None:
-        super().__init__(stream)
-        self._known, self._persistent = known, persistent
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) in self._known:
-            return self._known[module, name]
-        if module == "torch" and name in DTYPES:
-            return Storage(DTYPES[name])
-        if (module, name) in INERT or re.fullmatch(r"torch\.nn\.modules(\.\w+)*", module):
-            return type("Record", (Record,), {"name": f"{module}.{name}"})
-        raise ValueError(f"it names {module}.{name}, which is not on the list of what may be in a checkpoint")
-
-    def persistent_load(self, pid: Any) -> Any:
-        if self._persistent is None:
-            raise ValueError("it refers to something outside of itself")
-        return self._persistent(pid)
+# ---- What the opcodes do ---------------------------------------------------------------------------------------------
 
 
-# ---- What the names of the list stand for ----------------------------------------------------------------------------
+def _exact(value: Any, kind: type, purpose: str) -> Any:
+    if type(value) is not kind:
+        raise ValueError(f"it {purpose} {short(value)}, which is no {kind.__name__}")
+    return value
 
 
-def tensor(storage: Any, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: Any) -> np.ndarray:
-    """A view of a storage, which it must lie within; no memory is taken.
-
-    Raises:
-        ValueError: it reaches beyond its storage, or has more elements than that.
-    """
-    if not isinstance(storage, np.ndarray) or storage.ndim != 1:
-        raise ValueError(f"a tensor lies in {storage!r}, which is no storage")
-    numbers = (offset, *size, *stride)
-    if not all(type(number) is int and number >= 0 for number in numbers) or len(size) != len(stride):
-        raise ValueError(f"a tensor has offset {offset}, size {size} and stride {stride}")
-    count = math.prod(size)
-    last = offset + sum((length - 1) * step for length, step in zip(size, stride, strict=True)) if count else offset
-    if count > storage.size or last > storage.size - (count > 0):
-        raise ValueError(f"a tensor of size {size}, stride {stride} at {offset} is outside its {storage.size} numbers")
-    strides = [storage.itemsize * step for step in stride]
-    return np.lib.stride_tricks.as_strided(storage[offset:], size, strides, writeable=False)
+def _marked(state: _State) -> list[Any]:
+    """What lies above the last mark, which is taken away."""
+    items, state.stack = state.stack, state.below.pop()
+    return items
 
 
-def persistent_record(meta: Any) -> Record:
-    """NVIDIA's record of an object: its class and attributes. The source code in it is not even kept."""
-    if meta.get("type") != "class" or meta.get("version") != PERSISTENCE_VERSION:
-        raise ValueError(f"a record of type {meta.get('type')!r}, version {meta.get('version')!r} is not known")
-    record: Record = type("Record", (Record,), {"name": str(meta["class_name"])})()
-    record.state = meta["state"]
-    return record
+def _mark(state: _State, _: Any) -> None:
+    state.below.append(state.stack)
+    state.stack = []
 
 
-def latin1(text: str, encoding: str) -> bytes:
-    """How Python 3 writes bytes for a reader in Python 2."""
-    if encoding != "latin1":
-        raise ValueError(f"it encodes text as {encoding!r}")
-    return text.encode("latin1")
+def _pop(state: _State, _: Any) -> None:
+    if state.stack:
+        state.stack.pop()
+    else:
+        _marked(state)
 
 
-class Inert:
-    """A function of this file as a pickle is given it: to be called, and for nothing else.
-
-    Of a bare function a pickle could set attributes, and there are some by which that would change what it does.
-    """
-
-    __slots__ = ("_function",)
-
-    def __init__(self, function: Callable[..., Any]) -> None:
-        self._function = function
-
-    def __call__(self, *arguments: Any) -> Any:
-        """Call it."""
-        return self._function(*arguments)
-
-    def __setstate__(self, state: Any) -> None:
-        raise ValueError("it gives attributes to a function")
+def _pop_mark(state: _State, _: Any) -> None:
+    _marked(state)
 
 
-class Dict(dict):
-    """A dict whose attributes are not kept; torch has the versions of modules in one."""
+def _from_marked(make: Callable[[list[Any]], Any]) -> Callable[[_State, Any], None]:
+    def step(state: _State, _: Any) -> None:
+        items = _marked(state)
+        state.stack.append(make(items))
 
-    def __setstate__(self, state: Any) -> None:
-        pass
-
-
-class _Dtype(Record):
-    """A numpy dtype by its code and byte order, of which only plain numbers are taken."""
-
-    def numpy(self) -> np.dtype:
-        (code, *_), order = self.arguments, (self.state or (3, "|"))[1]
-        if not re.fullmatch(r"b1|[iu][1248]|f[248]", str(code)) or order not in ("<", "|", "="):
-            raise ValueError(f"it has an array of dtype {code!r}, byte order {order!r}")
-        return np.dtype(str(code))
+    return step
 
 
-class _Array(np.ndarray):
-    """A numpy array, empty until its state is given."""
+def _tuple_of(count: int) -> Callable[[_State, Any], None]:
+    def step(state: _State, _: Any) -> None:
+        state.stack.append(tuple([state.stack.pop() for _ in range(count)][::-1]))
 
-    def __setstate__(self, state: Any) -> None:
-        _, shape, dtype, fortran, data = state
-        if not isinstance(data, bytes) or math.prod(shape) * dtype.numpy().itemsize != len(data):
-            raise ValueError(f"it has an array of shape {shape} in other than as many numbers")
-        super().__setstate__((1, shape, dtype.numpy(), fortran, data))
+    return step
 
 
-def _empty_array(*_: Any) -> np.ndarray:
-    return np.ndarray.__new__(_Array, (0,))
+def _dict_of(items: list[Any]) -> dict[Any, Any]:
+    made: dict[Any, Any] = {}
+    put(made, zip(items[::2], items[1::2], strict=True))
+    return made
 
 
-def _scalar(dtype: _Dtype, data: bytes) -> bool | int | float:
-    (number,) = np.frombuffer(data, dtype.numpy())
-    return number.item()
+def _append(state: _State, items: list[Any]) -> None:
+    _exact(state.stack[-1], list, "appends to").extend(items)
 
 
-TENSORS = (("torch._utils", "_rebuild_tensor"), ("torch._utils", "_rebuild_tensor_v2"))
+def _set_items(state: _State, items: list[Any]) -> None:
+    put(_exact(state.stack[-1], dict, "sets items of"), zip(items[::2], items[1::2], strict=True))
 
-KNOWN: Globals = {
-    ("collections", "OrderedDict"): Dict,
-    ("dnnlib.util", "EasyDict"): Dict,
-    ("builtins", "set"): set,
-    ("__builtin__", "set"): set,
-    ("_codecs", "encode"): Inert(latin1),
-    ("torch", "Size"): tuple,
-    **dict.fromkeys(TENSORS, Inert(tensor)),
-    ("torch._utils", "_rebuild_parameter"): Inert(lambda data, *_: data),
-    ("torch_utils.persistence", "_reconstruct_persistent_obj"): Inert(persistent_record),
-    ("numpy", "dtype"): _Dtype,
-    ("numpy", "ndarray"): _Array,
-    **{(f"numpy.{core}.multiarray", "scalar"): Inert(_scalar) for core in ("core", "_core")},
-    **{(f"numpy.{core}.multiarray", "_reconstruct"): Inert(_empty_array) for core in ("core", "_core")},
+
+def _add_items(state: _State, items: list[Any]) -> None:
+    _exact(state.stack[-1], set, "adds items to").update(map(plain_key, items))
+
+
+def _two(state: _State) -> list[Any]:
+    second, first = state.stack.pop(), state.stack.pop()
+    return [first, second]
+
+
+def _put(state: _State, index: Any) -> None:
+    state.memo[len(state.memo) if index is None else index] = state.stack[-1]
+
+
+def _get(state: _State, index: int) -> None:
+    if index not in state.memo:
+        raise ValueError(f"it recalls value {index}, which it has not remembered")
+    value = state.memo[index]
+    state.stack.append(value.built if type(value) is Unbuilt and value.built is not None else value)
+
+
+def _name(state: _State, module: Any, name: Any) -> None:
+    if type(module) is not str or type(name) is not str or len(module) + len(name) > LONGEST:
+        raise ValueError(f"it names {short(name)} of {short(module)}, which is not on the list")
+    text = f"{module}.{name}"
+    if (module, name) in state.known:
+        make = state.known[module, name]
+    elif (module, name) in INERT or re.fullmatch(r"torch\.nn\.modules(\.\w+)*", module):
+        make = lambda *arguments: Record(text, arguments)
+    else:
+        raise ValueError(f"it names {text}, which is not on the list of what may be in a checkpoint")
+    state.stack.append(Name(text, make))
+
+
+def _call(state: _State, _: Any) -> None:
+    named, arguments = _two(state)
+    if type(named) is not Name or named.make is None:
+        raise ValueError(f"it calls {short(named)}, which is not callable")
+    _exact(arguments, tuple, "calls with")
+    state.left -= len(arguments) + sum(len(argument) for argument in arguments if type(argument) in SIZED)
+    if state.left < 0:
+        raise ValueError(f"its calls are given more than {CALLED_WITH} times what it has")
+    state.stack.append(named.make(*arguments))
+
+
+def _build(state: _State, _: Any) -> None:
+    value = state.stack.pop()
+    target = state.stack[-1]
+    if type(target) is Unbuilt and target.built is None:
+        target.built = state.stack[-1] = target.build(value)
+    elif type(target) is Record and target.state is None:
+        target.state = value
+    elif type(target) is not dict:  # attributes of a dict are not kept; torch has the versions of modules in one
+        raise ValueError(f"it gives attributes to {short(target)}, which takes none, or has its own already")
+
+
+def _persistent(state: _State, _: Any) -> None:
+    if state.persistent is None:
+        raise ValueError("it refers to something outside of itself")
+    state.stack.append(state.persistent(state.stack.pop()))
+
+
+def _protocol(_: _State, version: int) -> None:
+    if version > 5:
+        raise ValueError(f"it is of protocol {version}, which is not known")
+
+
+def _constant(make: Callable[[], Any]) -> Callable[[_State, Any], None]:
+    return lambda state, _: state.stack.append(make())
+
+
+ARGUMENTS = {"INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "FLOAT", "BINFLOAT", "STRING", "BINSTRING"}
+ARGUMENTS |= {"SHORT_BINSTRING", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8"}
+ARGUMENTS |= {"UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"}
+"""Opcodes whose argument is the value."""
+
+STEPS: Mapping[str, Callable[[_State, Any], None]] = {
+    "PROTO": _protocol,
+    "FRAME": lambda state, _: None,
+    "STOP": lambda state, _: None,
+    "MARK": _mark,
+    "POP": _pop,
+    "POP_MARK": _pop_mark,
+    "DUP": lambda state, _: state.stack.append(state.stack[-1]),
+    "NONE": _constant(lambda: None),
+    "NEWTRUE": _constant(lambda: True),
+    "NEWFALSE": _constant(lambda: False),
+    "EMPTY_TUPLE": _constant(tuple),
+    "EMPTY_LIST": _constant(list),
+    "EMPTY_DICT": _constant(dict),
+    "EMPTY_SET": _constant(set),
+    "TUPLE": _from_marked(tuple),
+    "TUPLE1": _tuple_of(1),
+    "TUPLE2": _tuple_of(2),
+    "TUPLE3": _tuple_of(3),
+    "LIST": _from_marked(list),
+    "DICT": _from_marked(_dict_of),
+    "FROZENSET": _from_marked(lambda items: frozenset(map(plain_key, items))),
+    "APPEND": lambda state, _: _append(state, [state.stack.pop()]),
+    "APPENDS": lambda state, _: _append(state, _marked(state)),
+    "SETITEM": lambda state, _: _set_items(state, _two(state)),
+    "SETITEMS": lambda state, _: _set_items(state, _marked(state)),
+    "ADDITEMS": lambda state, _: _add_items(state, _marked(state)),
+    **dict.fromkeys(("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"), _put),
+    **dict.fromkeys(("GET", "BINGET", "LONG_BINGET"), _get),
+    "GLOBAL": lambda state, both: _name(state, *both.split(" ", 1)),
+    "STACK_GLOBAL": lambda state, _: _name(state, *_two(state)),
+    **dict.fromkeys(("REDUCE", "NEWOBJ"), _call),
+    "BUILD": _build,
+    "BINPERSID": _persistent,
 }
-"""What stands for the names in checkpoints of torch and of NVIDIA; `torch.storage._load_from_bytes` is the reader's."""
+"""What the others do that a checkpoint needs. No array grows by them, and nothing is changed but what they made."""
