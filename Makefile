@@ -13,7 +13,7 @@ JOBS ?= 1
 results: $(VENV)/installed
 	$(BIN)/python -m benchmarks.results --jobs $(JOBS)
 
-# Speed and memory of everything into runs/benchmarks; SIZE=--published takes the papers' networks, for an accelerator.
+# Speed and memory into runs/benchmarks (benchmarks/README.md says of what); SIZE=--published takes the papers' networks, for an accelerator.
 benchmarks: $(VENV)/installed
 	$(BIN)/python -m benchmarks.everything $(SIZE)
 
