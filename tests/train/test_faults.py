@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
@@ -127,23 +126,6 @@ def test_before_the_first_step_a_signal_ends_the_process_and_from_then_on_it_is_
     fit(tiny._replace(batches=looking), tmp_path)
     assert handlers[0] == signal.SIG_DFL
     assert all(callable(handler) for handler in handlers[1:])
-
-
-def test_a_request_to_stop_breaks_into_an_evaluation_and_the_run_goes_on_exactly(finished, tmp_path):
-    entered, left = [], []
-
-    def endless(workdir, step, params):
-        entered.append(step)
-        os.kill(os.getpid(), signal.SIGTERM)
-        threading.Event().wait(60)
-        left.append(step)
-        return {}
-
-    stopped = fit(experiment(**BRIEF, periodic=(Periodic(every=5, run=endless),)), tmp_path)
-    assert (stopped.interrupted, int(stopped.state.step), entered, left) == (True, 6, [5], [])
-    fit(experiment(**BRIEF), tmp_path)
-    rows = [[row["loss"] for row in read_log(folder) if row["step"] == 12] for folder in (tmp_path, finished)]
-    assert rows[0] == rows[1]
 
 
 def test_a_request_at_a_step_that_is_saved_anyhow_saves_it_once(tmp_path):

@@ -10,7 +10,7 @@ import pytest
 
 from losses import denoising
 from tests.tiny import experiment, net_of
-from train import NonFiniteError, Periodic, fit, read_log, restore_average
+from train import NonFiniteError, Periodic, checkpoint, fit, read_log, restore_average
 
 
 def failing_at(bad_step):
@@ -70,15 +70,18 @@ def test_parameters_that_are_not_finite_stop_the_run_though_the_loss_is(tmp_path
     assert not any(path.name.isdigit() for path in (tmp_path / "checkpoints").iterdir())
 
 
-def test_a_sigterm_that_comes_while_a_step_is_written_is_answered_by_the_next(tmp_path):
-    def interrupt(workdir, step, params):
-        if step == 3:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return {}
+def test_a_sigterm_that_comes_while_a_step_is_written_is_answered_by_the_next(tmp_path, monkeypatch):
+    save = checkpoint.save
 
-    stopped = fit(experiment(periodic=(Periodic(every=3, run=interrupt),)), tmp_path)
-    assert (stopped.interrupted, int(stopped.state.step)) == (True, 4)
-    assert (tmp_path / "checkpoints" / "4").is_dir()
+    def interrupted(checkpoints, step, *what):
+        save(checkpoints, step, *what)
+        if step == 8:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(checkpoint, "save", interrupted)
+    stopped = fit(experiment(snapshot_every=0), tmp_path)
+    assert (stopped.interrupted, int(stopped.state.step)) == (True, 9)
+    assert (tmp_path / "checkpoints" / "9").is_dir()
 
 
 def test_sigterm_saves_at_the_next_step_and_the_run_goes_on_exactly(tmp_path):
