@@ -52,6 +52,15 @@ def test_zero_steps_leave_the_start_to_be_judged(tmp_path):
             np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.parametrize(
+    ("name", "least"), [("steps", 0), ("log_every", 1), ("checkpoint_every", 1), ("snapshot_every", 0)]
+)
+def test_fewer_steps_than_there_can_be_are_refused_with_the_number(tmp_path, name, least):
+    with pytest.raises(ValueError, match=f"{name} must be at least {least}, got {least - 1}"):
+        fit(experiment(**{name: least - 1}), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize("bad_step", [1, 11, 20])
 def test_a_non_finite_loss_stops_with_its_step_and_terms_and_saves_nothing_after(tmp_path, bad_step):
     with pytest.raises(NonFiniteError, match=rf"step {bad_step} is not finite: .*loss nan.*part [\d.]+"):
