@@ -27,7 +27,8 @@ import numpy as np
 from rich.console import Console
 
 import train
-from train.checkpoint import LEFTOVER, open_checkpoints, restore_as_numpy, steps_in
+from train.checkpoint import LEFTOVER, open_checkpoints, steps_in
+from train.reading import restore_as_numpy
 
 ROOT = Path(__file__).parents[1]
 SECONDS_TO_STOP = 120.0  # for a SIGTERM to be answered, on a busy machine

@@ -236,4 +236,4 @@ def grids_of_samples(
             evaluation.grid(images, rows, columns).save(folder / f"{step:07d}.png")
         return {}
 
-    return train.Periodic(every, run)
+    return train.Periodic(every, run, name="the picture of samples")

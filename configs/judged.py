@@ -201,7 +201,7 @@ def evaluations(
                 scalars |= {f"{row['metric']}/{average}{told}": float(row["value"]) for row in rows}
         return scalars
 
-    return Periodic(every, run, tuple(averages), ready)
+    return Periodic(every, run, tuple(averages), ready, name="the evaluation")
 
 
 def _reference(features: evaluation.Features, *, against: str, images: Images) -> evaluation.Reference:

@@ -234,4 +234,4 @@ def reconstructions(
             "held_out_kl": float(divergences.mean()),
         }
 
-    return train.Periodic(every, run)
+    return train.Periodic(every, run, name="the reconstruction of held-out images")

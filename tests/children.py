@@ -1,6 +1,7 @@
 """Programs with devices of their own, for tests that need more than this process has."""
 
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -21,3 +22,22 @@ def on_devices(devices: int, *arguments: str) -> str:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
+
+
+def free_port() -> int:
+    """A port of loopback that nobody listens at."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+def end(processes: list[subprocess.Popen]) -> list[tuple[int, str]]:
+    """Exit status and output of programs that run together, once all have ended."""
+    found = []
+    for process in processes:
+        try:
+            output, _ = process.communicate(timeout=300)
+        finally:
+            process.kill()
+        found.append((process.returncode, output))
+    return found

@@ -3,7 +3,8 @@
 As a program it trains in a process of its own, which tests then kill, or give other devices:
 
     python -m tests.tiny WORKDIR STATE.npz [--steps=20] [--dim=16] [--fsdp=1] [--kill_at=STEP] [--after_save]
-        [--signal=SIGTERM] [--coordinator=HOST:PORT --processes=N --process_id=I [--victim=I]]
+        [--signal=SIGTERM] [--twice] [--while_compiling]
+        [--coordinator=HOST:PORT --processes=N --process_id=I [--victim=I]]
 """
 
 import argparse
@@ -88,7 +89,7 @@ def experiment(*, dim: int = DIM, batch_size: int = 16, **changes: Any) -> Exper
     return base._replace(**changes)
 
 
-def deadly(batches: Any, *, kill_at: int, workdir: Path, after_save: bool, by: signal.Signals) -> Any:
+def deadly(batches: Any, *, kill_at: int, workdir: Path, after_save: bool, by: signal.Signals, times: int = 1) -> Any:
     """The same batches, but asking for number `kill_at` kills the process, if told so once step 8 is on disk."""
 
     def until_death(start: int, rows: Sequence[int] | None = None) -> Iterator[dict[str, np.ndarray]]:
@@ -96,10 +97,17 @@ def deadly(batches: Any, *, kill_at: int, workdir: Path, after_save: bool, by: s
             if step == kill_at:
                 while after_save and not (workdir / "checkpoints" / "8").is_dir():
                     time.sleep(0.01)
-                os.kill(os.getpid(), by)
+                for _ in range(times):
+                    os.kill(os.getpid(), by)
             yield batch
 
     return until_death
+
+
+def deadly_to_compile(params, batch, key, context):
+    """The objective, which is called where the step is compiled and nowhere else."""
+    os.kill(os.getpid(), signal.SIGTERM)
+    return objective(params, batch, key, context)
 
 
 def main() -> None:
@@ -112,6 +120,8 @@ def main() -> None:
     parser.add_argument("--kill_at", type=int)
     parser.add_argument("--after_save", action="store_true")
     parser.add_argument("--signal", type=lambda name: signal.Signals[name], default=signal.SIGKILL)
+    parser.add_argument("--twice", action="store_true")
+    parser.add_argument("--while_compiling", action="store_true")
     parser.add_argument("--coordinator")
     parser.add_argument("--processes", type=int)
     parser.add_argument("--process_id", type=int)
@@ -128,8 +138,11 @@ def main() -> None:
             workdir=given.workdir,
             after_save=given.after_save,
             by=given.signal,
+            times=1 + given.twice,
         )
         run = run._replace(batches=lethal)
+    if given.while_compiling:
+        run = run._replace(objective=deadly_to_compile)
     given.workdir.mkdir(parents=True, exist_ok=True)
     with unread_output():
         finished = fit(run, given.workdir)

@@ -48,6 +48,34 @@ def on_first(action: Callable[[], Any]) -> None:
         raise Refused(told)
 
 
+def alike(action: Callable[[], Any], kinds: tuple[type[Exception], ...]) -> Any:
+    """Do something in every process without the others; where it fails in one of them it fails in all.
+
+    Args:
+        action: what to do.
+        kinds: the errors that it may raise, each made of a text alone.
+
+    Returns:
+        What the action gives in this process.
+
+    Raises:
+        Exception: of one of these kinds, with the text of the first process that raised one.
+    """
+    if jax.process_count() == 1:
+        return action()
+    told, result, cause = "", None, None
+    try:
+        result = action()
+    except kinds as error:
+        kind = next(index for index, kind in enumerate(kinds) if isinstance(error, kind))
+        told, cause = f"{kind} {str(error) or type(error).__name__}", error
+    for process, text in enumerate(gather_texts(told)):
+        if text:
+            number, _, problem = text.partition(" ")
+            raise kinds[int(number)](f"process {process}: {problem}") from cause
+    return result
+
+
 def together(action: Callable[[], Any]) -> Any:
     """Do something in every process; what one of them refuses is refused by all.
 
@@ -57,16 +85,10 @@ def together(action: Callable[[], Any]) -> Any:
     Raises:
         Refused: with the text of the first process whose action raised a ValueError or OSError.
     """
-    problem, result, cause = "", None, None
     try:
-        result = action()
+        return alike(action, (ValueError, OSError))
     except (ValueError, OSError) as error:
-        problem, cause = str(error) or type(error).__name__, error
-    told = gather_texts(problem)
-    for index, text in enumerate(told):
-        if text:
-            raise Refused(text if len(told) == 1 else f"process {index}: {text}") from cause
-    return result
+        raise Refused(str(error) or type(error).__name__) from error
 
 
 def check_alike(facts: dict[str, Any]) -> None:

@@ -1,32 +1,26 @@
 """Checkpoints by Orbax, with what Orbax does not check: payload checksums, dtypes, and the identity of the data.
 
-A checkpoint holds a pytree and a small JSON of facts about it. It is restored onto any mesh, since the caller gives
+A checkpoint holds a pytree and a small JSON of facts about it. It is read onto any mesh, since the reader gives
 shapes and shardings and the arrays are read into them.
 """
 
 import shutil
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 import orbax.checkpoint as ocp
-from jaxtyping import Array, PyTree
+from jaxtyping import PyTree
 
 from .agreement import is_first
-from .refusal import Refused
+from .checksums import checksums, sum_of_facts
 
 FORMAT_VERSION = 1
-
+FACTS_SUM = "facts_checksum"
 
 LEFTOVER = ".orbax-checkpoint-tmp"
-
-
-class Damaged(ValueError):
-    """A checkpoint that cannot be read, or whose bits are not those that were saved."""
 
 
 class SaveError(OSError):
@@ -106,70 +100,11 @@ def save(checkpoints: Checkpoints, step: int, tree: PyTree, facts: dict[str, Any
     if step in checkpoints.manager.all_steps():
         return
     facts = facts | {"format_version": FORMAT_VERSION, "checksums": checksums(tree)}
+    facts |= {FACTS_SUM: sum_of_facts(facts)}
     with _explaining(checkpoints):
         checkpoints.manager.save(
             step, args=ocp.args.Composite(state=ocp.args.PyTreeSave(tree), facts=ocp.args.JsonSave(facts))
         )
-
-
-def restore(
-    checkpoints: Checkpoints, like: PyTree, *, step: int, unread: Collection[str] = ()
-) -> tuple[PyTree, dict[str, Any]]:
-    """Read the checkpoint of a step into the shapes, dtypes and shardings of `like`.
-
-    Args:
-        checkpoints: the open folder.
-        like: a tree of shapes with their shardings.
-        step: which one.
-        unread: what `like` lacks on purpose, by the first part of its name.
-
-    Returns:
-        The tree, checked bit for bit against the sums taken when it was saved, and the facts saved with it.
-
-    Raises:
-        FileNotFoundError: if there is no such checkpoint.
-        Damaged: if a part is missing or cannot be read, or the checksum of a leaf differs, naming it.
-        Refused: if structure, shape or dtype of a leaf differ, naming it.
-    """
-    check_exists(checkpoints, step)
-    facts = read_facts(checkpoints, step)
-    with _reading(checkpoints, step):
-        metadata = checkpoints.manager.item_metadata(step)["state"]
-        if metadata is None:
-            raise FileNotFoundError("state has no metadata")
-        saved = {name: leaf for name, leaf in _leaves(metadata).items() if name.split("/")[0] not in unread}
-    wanted = _leaves(like)
-    problems = [f"{name}: only in the checkpoint" for name in saved.keys() - wanted.keys()]
-    problems += [f"{name}: not in the checkpoint" for name in wanted.keys() - saved.keys()]
-    problems += [
-        f"{name}: checkpoint {_describe(saved[name])}, run {_describe(wanted[name])}"
-        for name in saved.keys() & wanted.keys()
-        if _describe(saved[name]) != _describe(wanted[name])
-    ]
-    if problems:
-        more = f"\n  and {len(problems) - 10} more" if len(problems) > 10 else ""
-        way = ""
-        if all(problem.startswith(("opt_state/", "averages/")) for problem in problems):
-            way = "\n--reset=optimizer or --reset=averages starts that part anew"
-        raise Refused(
-            f"checkpoint {checkpoints.path / str(step)} does not fit this run:\n  "
-            + "\n  ".join(sorted(problems)[:10])
-            + more
-            + way
-        )
-    with _reading(checkpoints, step):
-        tree = checkpoints.manager.restore(step, args=ocp.args.Composite(state=request(like)))["state"]
-    verify(checkpoints, step, tree, facts["checksums"])
-    return tree, facts
-
-
-def restore_as_numpy(checkpoints: Checkpoints, step: int) -> dict[str, np.ndarray]:
-    """Every leaf of a checkpoint by its name, on the host, whatever devices it was saved from; not verified."""
-    check_exists(checkpoints, step)
-    metadata = checkpoints.manager.item_metadata(step)["state"]
-    as_numpy = jax.tree.map(lambda leaf: ocp.RestoreArgs(restore_type=np.ndarray), metadata)
-    args = ocp.args.Composite(state=ocp.args.PyTreeRestore(restore_args=as_numpy))
-    return _leaves(checkpoints.manager.restore(step, args=args)["state"])
 
 
 def steps_in(path: Path | str) -> list[int]:
@@ -178,99 +113,20 @@ def steps_in(path: Path | str) -> list[int]:
     return sorted(ocp.utils.checkpoint_steps(path)) if path.is_dir() else []
 
 
-def checksums(tree: PyTree) -> dict[str, int]:
-    """The sum of the bit patterns of each leaf, modulo 2^32: exact, and the same however the leaf is sharded."""
-    return {name: int(value) for name, value in _leaves(_bit_sums(tree)).items()}
-
-
-@jax.jit
-def _bit_sums(tree: PyTree) -> PyTree:
-    def bit_sum(leaf: Array) -> Array:
-        if leaf.dtype == bool:
-            return jnp.sum(leaf, dtype=jnp.uint32)
-        bits = jax.lax.bitcast_convert_type(leaf, jnp.dtype(f"uint{8 * leaf.dtype.itemsize}"))
-        return jnp.sum(bits, dtype=jnp.uint32)
-
-    return jax.tree.map(bit_sum, tree)
-
-
-def verify(checkpoints: Checkpoints, step: int, tree: PyTree, expected: dict[str, int]) -> None:
-    """Compare the bits of a tree, or of a part, with the sums taken when it was saved.
-
-    Raises:
-        Damaged: naming the leaves that differ.
-    """
-    actual = checksums(tree)
-    damaged = sorted(name for name, value in actual.items() if expected[name] != value)
-    if damaged:
-        raise Damaged(
-            f"checkpoint {checkpoints.path / str(step)} is damaged: the bits of {', '.join(damaged[:5])} are not "
-            "those that were saved"
-        )
-
-
-@contextmanager
-def _reading(checkpoints: Checkpoints, step: int) -> Iterator[None]:
-    """What Orbax raises when it cannot read, with the checkpoint's name and what there is of it."""
-    path = checkpoints.path / str(step)
-    try:
-        yield
-    except Exception as error:  # tensorstore, Orbax and the file system each have their own
-        if "RESOURCE_EXHAUSTED" in str(error):  # of memory, which says nothing about the files
-            raise
-        parts = sorted(part.name for part in path.iterdir()) if path.is_dir() else []
-        raise Damaged(
-            f"checkpoint {path} cannot be read; a whole one has facts and state, there are "
-            f"{', '.join(parts) or 'none'}: " + " ".join(str(error).split())[:600]
-        ) from error
-
-
 def open_manager(path: Path, **options: Any) -> ocp.CheckpointManager:
     """Orbax's own manager of a folder that exists."""
-    # Two folders may save the same step at once; without a name of its own each takes the other's barriers for its own.
-    several = ocp.options.MultiprocessingOptions(primary_host=0, barrier_sync_key_prefix=path.name)
-    handlers = {
-        "state": ocp.PyTreeCheckpointHandler(multiprocessing_options=several),
-        "facts": ocp.JsonCheckpointHandler(multiprocessing_options=several),
+    chosen = ocp.CheckpointManagerOptions(multiprocessing_options=_several(path), **options)
+    return ocp.CheckpointManager(path, options=chosen, item_handlers=handlers(path))
+
+
+def handlers(path: Path) -> dict[str, Any]:
+    """What writes and reads each of the two parts of a checkpoint in this folder."""
+    return {
+        "state": ocp.PyTreeCheckpointHandler(multiprocessing_options=_several(path)),
+        "facts": ocp.JsonCheckpointHandler(multiprocessing_options=_several(path)),
     }
-    chosen = ocp.CheckpointManagerOptions(multiprocessing_options=several, **options)
-    return ocp.CheckpointManager(path, options=chosen, item_handlers=handlers)
 
 
-def request(like: PyTree) -> ocp.args.PyTreeRestore:
-    """Read the leaves of `like`, which may be a part of what was saved, into its shardings."""
-    restore_args = ocp.checkpoint_utils.construct_restore_args(like)
-    return ocp.args.PyTreeRestore(item=like, restore_args=restore_args, partial_restore=True)
-
-
-def check_exists(checkpoints: Checkpoints, step: int) -> None:
-    """Refuse a step of which there is no checkpoint, with those that there are."""
-    steps = sorted(checkpoints.manager.all_steps())
-    if step not in steps:
-        raise FileNotFoundError(f"no checkpoint of step {step} in {checkpoints.path}; steps there: {steps or 'none'}")
-
-
-def read_facts(checkpoints: Checkpoints, step: int) -> dict[str, Any]:
-    """What was saved beside the arrays.
-
-    Raises:
-        Damaged: if they are missing or cannot be read.
-        Refused: if they are of another format.
-    """
-    with _reading(checkpoints, step):
-        facts = checkpoints.manager.restore(step, args=ocp.args.Composite(facts=ocp.args.JsonRestore()))["facts"]
-    if facts["format_version"] != FORMAT_VERSION:
-        raise Refused(
-            f"checkpoint {checkpoints.path / str(step)} has format {facts['format_version']}, "
-            f"this version reads {FORMAT_VERSION}"
-        )
-    return facts
-
-
-def _leaves(tree: PyTree) -> dict[str, Any]:
-    flat = jax.tree_util.tree_flatten_with_path(tree)[0]
-    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in flat}
-
-
-def _describe(leaf: Any) -> str:
-    return f"{jnp.dtype(leaf.dtype).name}{list(leaf.shape)}"
+def _several(path: Path) -> ocp.options.MultiprocessingOptions:
+    # Two folders may save the same step at once; without a name of its own each takes the other's barriers for its own.
+    return ocp.options.MultiprocessingOptions(primary_host=0, barrier_sync_key_prefix=path.name)

@@ -63,12 +63,14 @@ class Periodic(NamedTuple):
         run: (workdir, step, {"params": ..., each average by name}) -> scalars to log.
         averages: those of these that it reads, so that one that is not there is told before the first step.
         ready: called before the first step; raises what would otherwise be raised when `run` is first called.
+        name: what it is called when it fails. A ValueError or OSError of `run` ends no run of one process.
     """
 
     every: int
     run: Callable[[Path, int, dict[str, Params]], dict[str, float]]
     averages: tuple[str, ...] = ()
     ready: Callable[[], object] = lambda: None
+    name: str = "something periodic"
 
 
 class Experiment(NamedTuple):

@@ -18,6 +18,7 @@ from .feeding import global_batches
 from .finite import check_finite, on_host
 from .lock import hold
 from .memory import explaining_memory
+from .periodic import carry_out, due_at, left_at, tell_failures
 from .progress import progress, say
 from .restoring import Resume, starting_state
 from .rollback import check_step, set_newer_aside
@@ -37,7 +38,8 @@ class Finished(NamedTuple):
 
     Attributes:
         state: the state after the last step taken.
-        interrupted: True if SIGTERM stopped the run before its last step; the same command goes on.
+        interrupted: True if SIGTERM stopped the run before its last step, or left something periodic of that undone;
+            the same command goes on.
         steps_taken: steps of this call, 0 when the run had finished before.
     """
 
@@ -130,12 +132,18 @@ def train_from(
     in_flight: deque[tuple[int, dict[str, jax.Array]]] = deque()
     window: list[dict[str, float]] = []
     not_finite = 0
+    left: list[int] = []
+
+    def carry_out_now(index: int) -> None:
+        carry_out(experiment, index, workdir, step, {"params": state.params, **state.averages}, write_log)
 
     with (
         stop_on_request() as stop,
         log.open_log(workdir, step=first_step) as write_log,
         progress(first_step=first_step, steps=experiment.steps) as report,
     ):
+        for index in left_at(experiment, workdir, step):
+            carry_out_now(index)  # a request to stop came before it, or broke into it
         window_start = time.monotonic()
         stopping = False
         while step < experiment.steps and not stopping:
@@ -159,11 +167,11 @@ def train_from(
             last = step == experiment.steps or stopping
             save_now = last or step % experiment.checkpoint_every == 0
             snapshot_now = experiment.snapshot_every and (last or step % experiment.snapshot_every == 0)
-            run_now = [p for p in experiment.periodic if not stopping and (last or step % p.every == 0)]
+            left = due_at(experiment, step, last=step == experiment.steps)
             log_now = last or step % experiment.log_every == 0
 
             # ---- Is it finite? Whatever outlives a step is written only after that is known -----------------------
-            settle = bool(save_now or snapshot_now or run_now or log_now)
+            settle = bool(save_now or snapshot_now or left or log_now)
             while len(in_flight) > (0 if settle else STEPS_IN_FLIGHT):
                 done, waiting = in_flight.popleft()
                 values = on_host(waiting)
@@ -181,12 +189,17 @@ def train_from(
                 checkpoint.save(checkpoints, step, state, facts)
             if snapshots is not None and snapshot_now:
                 checkpoint.save(snapshots, step, {"averages": state.averages}, {})
-            for periodic in run_now:
+            while left and not stopping:
                 # What one process leaves, the others would wait in for ever.
                 with stop.leaving(alone):
-                    extra = periodic.run(workdir, step, {"params": state.params, **state.averages})
-                    if extra:
-                        write_log(step, extra)
+                    if not (alone and stop.requested):
+                        carry_out_now(left[0])
+                        del left[0]
+                if alone and stop.requested and left:
+                    stopping = True
+                    if not save_now:  # this step and no later one, as what is left can be made up from nothing else
+                        checkpoint.save(checkpoints, step, state, facts)
             if log_now:
                 window, window_start = [], time.monotonic()
-    return state, step < experiment.steps
+    tell_failures(workdir)
+    return state, step < experiment.steps or bool(left)

@@ -8,11 +8,11 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from . import checkpoint
-from .agreement import gather_texts, on_first
-from .checkpoint import Checkpoints, Damaged
+from .agreement import on_first
+from .checkpoint import Checkpoints
 from .experiment import Experiment
 from .progress import say
+from .reading import Damaged, restore
 from .refusal import Refused
 from .rollback import set_newer_aside
 from .state import State, place_state, shardings_of, state_like
@@ -52,25 +52,21 @@ def starting_state(
         return place_state(experiment, mesh)
     for step in steps:
         try:
-            state, problem = restore_state(experiment, mesh, checkpoints, step, resume), ""
+            state = restore_state(experiment, mesh, checkpoints, step, resume)
         except Damaged as error:
-            state, problem = None, str(error)
-        # Each process reads its own part, so that a damage may show to one of them alone.
-        problem = next(filter(None, gather_texts(problem)), "")
-        if not problem:
-            if step < steps[0] or resume != Resume():  # what is there of later steps is not what will come now
-                on_first(partial(_set_aside, workdir, step))
-                checkpoints.manager.reload()
-            assert state is not None
-            return state
-        if not resume.fallback or step == steps[-1]:
-            way = (
-                f"--allow_fallback goes back to step {max(s for s in steps if s < step)}"
-                if step > steps[-1]
-                else ("there is no older one")
-            )
-            raise Refused(f"{problem}; {way}")
-        say(f"{problem}; going back")
+            if not resume.fallback or step == steps[-1]:
+                way = (
+                    f"--allow_fallback goes back to step {max(s for s in steps if s < step)}"
+                    if step > steps[-1]
+                    else "there is no older one"
+                )
+                raise Refused(f"{error}; {way}") from error
+            say(f"{error}; going back")
+            continue
+        if step < steps[0] or resume != Resume():  # what is there of later steps is not what will come now
+            on_first(partial(_set_aside, workdir, step))
+            checkpoints.manager.reload()
+        return state
     raise AssertionError("the last one returns or raises")
 
 
@@ -84,10 +80,15 @@ def restore_state(experiment: Experiment, mesh: Mesh, checkpoints: Checkpoints, 
     unread = {PARTS[part] for part in resume.reset}
     like = state_like(experiment, mesh)
     wanted = {name: value for name, value in like._asdict().items() if name not in unread}
-    facts = checkpoint.read_facts(checkpoints, step)
-    if not resume.data_change:
-        check_fingerprint(facts["data"], experiment.fingerprint)
-    tree = checkpoint.restore(checkpoints, wanted, step=step, unread=unread)[0]
+
+    def check(facts: dict[str, Any]) -> None:
+        data = facts.get("data")
+        if not isinstance(data, dict):
+            raise Damaged(f"checkpoint {checkpoints.path / str(step)} is damaged: its facts have no data")
+        if not resume.data_change:
+            check_fingerprint(data, experiment.fingerprint)
+
+    tree, _ = restore(checkpoints, wanted, step=step, unread=unread, check=check)
 
     # Arrays read from disk cannot be donated; a jitted copy can.
     def complete(tree: dict[str, Any]) -> State:

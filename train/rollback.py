@@ -10,7 +10,7 @@ from .checkpoint import steps_in
 from .refusal import Refused
 
 FOLDERS = ("checkpoints", "snapshots")
-LOGS = ("train.jsonl", "metrics.jsonl")
+LOGS = ("train.jsonl", "metrics.jsonl", "periodic.jsonl")
 
 
 def check_step(workdir: Path, step: int) -> None:

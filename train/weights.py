@@ -5,11 +5,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import orbax.checkpoint as ocp
 from jaxtyping import PyTree
 from safetensors.numpy import load_file
 
-from .checkpoint import Checkpoints, check_exists, open_manager, read_facts, request, steps_in, verify
+from .checkpoint import Checkpoints, open_manager, steps_in
+from .reading import metadata_of, read_and_verify, reading
+from .refusal import Refused
 
 CONVERTED = "model.safetensors"
 
@@ -45,17 +46,19 @@ def read_average(path: Path | str, average: str, step: int) -> PyTree:
     path = Path(path).absolute()
     with open_manager(path) as manager:
         checkpoints = Checkpoints(path, manager)
-        check_exists(checkpoints, step)
-        metadata = manager.item_metadata(step)["state"]
-        choices = [name for name in ("params",) if name in metadata] + list(metadata["averages"])
-        if average not in choices:
-            raise ValueError(f"no average {average!r} in {path}; there are: {', '.join(choices)}")
-        device = everywhere()
-        one = metadata["params"] if average == "params" else metadata["averages"][average]
-        like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), one)
-        item = {"params": like} if average == "params" else {"averages": {average: like}}
-        tree = manager.restore(step, args=ocp.args.Composite(state=request(item)))["state"]
-        verify(checkpoints, step, tree, read_facts(checkpoints, step)["checksums"])
+
+        def choose() -> PyTree:
+            with reading(checkpoints, step):
+                metadata = metadata_of(checkpoints, step)
+                choices = [name for name in ("params",) if name in metadata] + list(metadata["averages"])
+            if average not in choices:
+                raise Refused(f"no average {average!r} in {path}; there are: {', '.join(choices)}")
+            device = everywhere()
+            one = metadata["params"] if average == "params" else metadata["averages"][average]
+            like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), one)
+            return {"params": like} if average == "params" else {"averages": {average: like}}
+
+        tree, _ = read_and_verify(checkpoints, step, choose)
     return tree["params"] if average == "params" else tree["averages"][average]
 
 

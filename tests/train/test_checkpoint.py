@@ -9,6 +9,8 @@ import pytest
 from safetensors.numpy import save_file
 
 from train import checkpoint
+from train.checksums import checksums
+from train.reading import restore
 from train.snapshots import restore_or_reconstruct
 from train.weights import restore_average
 
@@ -30,7 +32,7 @@ def write(folder: Path, *steps: int, keep: int | None = None) -> None:
 
 def read(folder: Path, step: int, like=LIKE):
     with checkpoint.open_checkpoints(folder) as checkpoints:
-        return checkpoint.restore(checkpoints, like, step=step)
+        return restore(checkpoints, like, step=step)
 
 
 def test_what_was_saved_comes_back_with_its_facts(tmp_path):
@@ -96,20 +98,20 @@ def test_checksums_see_a_single_bit_and_not_the_sharding():
     x = jnp.linspace(-1, 1, 1000)
     bits = np.asarray(x).view(np.uint32).copy()
     bits[123] ^= 1 << 7
-    before, after = (checkpoint.checksums({"x": jnp.asarray(v)})["x"] for v in (x, bits.view(np.float32)))
+    before, after = (checksums({"x": jnp.asarray(v)})["x"] for v in (x, bits.view(np.float32)))
     assert before != after
     assert before == int(np.asarray(x).view(np.uint32).sum(dtype=np.uint64) % 2**32)
 
 
 @pytest.mark.parametrize("dtype", [jnp.int32, jnp.bfloat16, jnp.uint8])
 def test_checksums_take_every_dtype(dtype):
-    assert checkpoint.checksums({"x": jnp.ones(5, dtype)})["x"] == 5 * int(
+    assert checksums({"x": jnp.ones(5, dtype)})["x"] == 5 * int(
         np.frombuffer(np.asarray(jnp.ones(1, dtype)).tobytes(), f"u{jnp.dtype(dtype).itemsize}")[0]
     )
 
 
 def test_checksums_take_truth_values():
-    assert checkpoint.checksums({"x": jnp.array([True, False, True])})["x"] == 2
+    assert checksums({"x": jnp.array([True, False, True])})["x"] == 2
 
 
 def test_one_flipped_bit_on_disk_is_found_and_the_way_back_is_told(tmp_path):

@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
@@ -22,7 +21,6 @@ from train import Periodic, fit, read_log
 from train.checkpoint import SaveError, steps_in
 from train.finite import NonFiniteError
 from train.memory import OutOfMemory
-from train.stopping import stop_on_request
 
 ROOT = Path(__file__).parents[2]
 
@@ -129,23 +127,6 @@ def test_before_the_first_step_a_signal_ends_the_process_and_from_then_on_it_is_
     assert all(callable(handler) for handler in handlers[1:])
 
 
-def test_a_request_to_stop_breaks_into_an_evaluation_and_the_run_goes_on_exactly(finished, tmp_path):
-    entered, left = [], []
-
-    def endless(workdir, step, params):
-        entered.append(step)
-        os.kill(os.getpid(), signal.SIGTERM)
-        threading.Event().wait(60)
-        left.append(step)
-        return {}
-
-    stopped = fit(experiment(**BRIEF, periodic=(Periodic(every=5, run=endless),)), tmp_path)
-    assert (stopped.interrupted, int(stopped.state.step), entered, left) == (True, 6, [5], [])
-    fit(experiment(**BRIEF), tmp_path)
-    rows = [[row["loss"] for row in read_log(folder) if row["step"] == 12] for folder in (tmp_path, finished)]
-    assert rows[0] == rows[1]
-
-
 def test_a_request_at_a_step_that_is_saved_anyhow_saves_it_once(tmp_path):
     tiny = experiment(**BRIEF)
 
@@ -162,12 +143,31 @@ def test_a_request_at_a_step_that_is_saved_anyhow_saves_it_once(tmp_path):
     assert (again.steps_taken, steps_in(tmp_path / "checkpoints")) == (0, [4, 8])
 
 
-def test_after_the_first_signal_the_second_one_ends_the_process():
-    with stop_on_request() as stop:
-        stop.listen()
-        os.kill(os.getpid(), signal.SIGTERM)
-        assert stop.requested
-        assert [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)] == [signal.SIG_DFL] * 2
+def killed(workdir: Path, *options: str) -> int:
+    """The status of a run in a process of its own."""
+    command = [sys.executable, "-m", "tests.tiny", str(workdir), str(workdir / "state.npz"), *options]
+    environment = os.environ | {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "1"}
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, timeout=300).returncode
+
+
+@pytest.mark.slow
+def test_the_second_signal_ends_the_process_at_once_and_the_last_checkpoint_is_gone_on_from(tmp_path):
+    status = killed(tmp_path, "--kill_at=13", "--after_save", "--signal=SIGTERM", "--twice")
+    assert status == -signal.SIGTERM
+    # Nothing of the request is done any more: one signal alone saves step 14.
+    assert steps_in(tmp_path / "checkpoints") == [8]
+    again = fit(experiment(), tmp_path)
+    assert (again.steps_taken, int(again.state.step)) == (12, 20)
+
+
+@pytest.mark.slow
+def test_a_signal_while_the_step_is_compiled_ends_the_process_and_leaves_the_checkpoints(tmp_path):
+    fit(experiment(steps=8), tmp_path)
+    before = (tmp_path / "train.jsonl").read_text()
+    assert killed(tmp_path, "--while_compiling") == -signal.SIGTERM
+    assert steps_in(tmp_path / "checkpoints") == [8]
+    assert (tmp_path / "train.jsonl").read_text() == before
+    assert fit(experiment(), tmp_path).steps_taken == 12
 
 
 # ---- Logs ------------------------------------------------------------------------------------------------------------

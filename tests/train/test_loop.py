@@ -10,7 +10,7 @@ import pytest
 
 from losses import denoising
 from tests.tiny import experiment, net_of
-from train import NonFiniteError, Periodic, fit, read_log, restore_average
+from train import NonFiniteError, Periodic, checkpoint, fit, read_log, restore_average
 
 
 def failing_at(bad_step):
@@ -52,6 +52,15 @@ def test_zero_steps_leave_the_start_to_be_judged(tmp_path):
             np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.parametrize(
+    ("name", "least"), [("steps", 0), ("log_every", 1), ("checkpoint_every", 1), ("snapshot_every", 0)]
+)
+def test_fewer_steps_than_there_can_be_are_refused_with_the_number(tmp_path, name, least):
+    with pytest.raises(ValueError, match=f"{name} must be at least {least}, got {least - 1}"):
+        fit(experiment(**{name: least - 1}), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize("bad_step", [1, 11, 20])
 def test_a_non_finite_loss_stops_with_its_step_and_terms_and_saves_nothing_after(tmp_path, bad_step):
     with pytest.raises(NonFiniteError, match=rf"step {bad_step} is not finite: .*loss nan.*part [\d.]+"):
@@ -70,15 +79,18 @@ def test_parameters_that_are_not_finite_stop_the_run_though_the_loss_is(tmp_path
     assert not any(path.name.isdigit() for path in (tmp_path / "checkpoints").iterdir())
 
 
-def test_a_sigterm_that_comes_while_a_step_is_written_is_answered_by_the_next(tmp_path):
-    def interrupt(workdir, step, params):
-        if step == 3:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return {}
+def test_a_sigterm_that_comes_while_a_step_is_written_is_answered_by_the_next(tmp_path, monkeypatch):
+    save = checkpoint.save
 
-    stopped = fit(experiment(periodic=(Periodic(every=3, run=interrupt),)), tmp_path)
-    assert (stopped.interrupted, int(stopped.state.step)) == (True, 4)
-    assert (tmp_path / "checkpoints" / "4").is_dir()
+    def interrupted(checkpoints, step, *what):
+        save(checkpoints, step, *what)
+        if step == 8:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(checkpoint, "save", interrupted)
+    stopped = fit(experiment(snapshot_every=0), tmp_path)
+    assert (stopped.interrupted, int(stopped.state.step)) == (True, 9)
+    assert (tmp_path / "checkpoints" / "9").is_dir()
 
 
 def test_sigterm_saves_at_the_next_step_and_the_run_goes_on_exactly(tmp_path):

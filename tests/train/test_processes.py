@@ -15,17 +15,12 @@ import numpy as np
 import pytest
 
 from tests import tiny
+from tests.children import end, free_port
 from train.agreement import check_alike, gather_texts, on_first
 from train.processes import Processes, find_processes, start_processes, wait_for
 from train.refusal import Refused
 
 ROOT = Path(__file__).parents[2]
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
 
 
 def start(workdir: Path, out: Path, *options: str, devices: int, processes: int = 1) -> list[subprocess.Popen]:
@@ -44,17 +39,6 @@ def start(workdir: Path, out: Path, *options: str, devices: int, processes: int 
         )
         for own in joined
     ]
-
-
-def end(processes: list[subprocess.Popen]) -> list[tuple[int, str]]:
-    found = []
-    for process in processes:
-        try:
-            output, _ = process.communicate(timeout=300)
-        finally:
-            process.kill()
-        found.append((process.returncode, output))
-    return found
 
 
 def finish(workdir: Path, out: Path, *options: str, devices: int, processes: int = 1) -> list[str]:

@@ -3,7 +3,9 @@
 import json
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +15,7 @@ import pytest
 
 from tests.tiny import BRIEF, experiment
 from train import Record, Refused, Resume, averages, fit, read_log
-from train.checkpoint import steps_in
+from train.checkpoint import FACTS_SUM, steps_in
 from train.lock import hold
 
 
@@ -86,9 +88,47 @@ def test_the_last_checkpoint_that_is_damaged_says_that_there_is_no_older_one(run
         fit(experiment(**BRIEF), run, resume=Resume(fallback=True))
 
 
+def change_facts(run: Path, change: Callable[[dict[str, Any]], dict[str, Any]], *, summed: bool) -> None:
+    """As a disk changes them, or as an earlier program, which knew of no sum, would have written them."""
+    path = run / "checkpoints" / "12" / "facts" / "metadata"
+    facts = change(json.loads(path.read_text()))
+    path.write_text(json.dumps(facts if summed else {name: facts[name] for name in facts if name != FACTS_SUM}))
+
+
+def with_another_name(facts: dict[str, Any], name: str) -> dict[str, Any]:
+    """One letter of a name is another one; the rest is as it was."""
+    return {(f"X{key[1:]}" if key == name else key): value for key, value in facts.items()}
+
+
+@pytest.mark.parametrize("name", ["format_version", "checksums", "data"])
+@pytest.mark.parametrize("summed", [True, False], ids=["with a sum", "of an earlier program"])
+def test_one_letter_in_the_facts_is_a_damage_of_this_checkpoint(run, name, summed):
+    change_facts(run, lambda facts: with_another_name(facts, name), summed=summed)
+    told = "its facts are not those that were saved" if summed else f"its facts have no {name}"
+    with pytest.raises(Refused, match=rf"checkpoints/12 is damaged: {told}.*--allow_fallback goes back to step 8"):
+        fit(experiment(**BRIEF), run)
+    assert fit(experiment(**BRIEF), run, resume=Resume(fallback=True)).steps_taken == 4
+
+
+def test_the_name_of_a_leaf_or_a_number_in_the_facts_is_a_damage_too(run):
+    def rename(facts):
+        return facts | {"checksums": with_another_name(facts["checksums"], "params/weight")}
+
+    change_facts(run, rename, summed=False)
+    with pytest.raises(Refused, match=r"12 is damaged: the bits of params/weight are not .*goes back to step 8"):
+        fit(experiment(**BRIEF), run)
+    change_facts(run, lambda facts: facts | {FACTS_SUM: 1}, summed=True)
+    with pytest.raises(Refused, match=r"12 is damaged: its facts are not those that were saved"):
+        fit(experiment(**BRIEF), run)
+
+
+def test_a_checkpoint_without_a_sum_of_its_facts_is_gone_on_from(run):
+    change_facts(run, lambda facts: facts, summed=False)
+    assert fit(experiment(**BRIEF | {"steps": 16}), run).steps_taken == 4
+
+
 def test_a_checkpoint_of_another_format_is_refused(run):
-    facts = next((run / "checkpoints" / "12" / "facts").glob("*metadata*"))
-    facts.write_text(json.dumps(json.loads(facts.read_text()) | {"format_version": 99}))
+    change_facts(run, lambda facts: facts | {"format_version": 99}, summed=False)
     with pytest.raises(Refused, match=r"checkpoints/12 has format 99, this version reads 1"):
         fit(experiment(**BRIEF), run)
 
