@@ -62,6 +62,7 @@ flags.DEFINE_integer("restore_step", None, "train: go on from this checkpoint; n
 flags.DEFINE_bool("allow_fallback", False, "train: go back past damaged checkpoints; they are moved to set_aside.")
 flags.DEFINE_bool("allow_data_change", False, "train: go on with other data, another order or batch size.")
 flags.DEFINE_bool("allow_config_change", False, "train: go on with other values of the config; the arrays must fit.")
+flags.DEFINE_integer("interrupted_code", 0, "train: exit code of a run that was stopped on request, for launchers.")
 flags.DEFINE_multi_enum("reset", [], list(train.PARTS), "train: go on with this part of the state as at the start.")
 # ---- Several processes ----
 flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0, if several processes are started by hand.")
@@ -81,7 +82,7 @@ READ_BY = {
     **dict.fromkeys(("topology", "compiles"), ("plan",)),
     **dict.fromkeys(("solver_steps", "invert", "eight_bit"), ("pairs",)),
     "overwrite": ("sample",),
-    **dict.fromkeys(("restore_step", "reset"), ("train",)),
+    **dict.fromkeys(("restore_step", "reset", "interrupted_code"), ("train",)),
     **dict.fromkeys(("allow_fallback", "allow_data_change", "allow_config_change"), ("train",)),
 }
 """Flags that not all modes read, by those that do."""

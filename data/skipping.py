@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import warnings
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int
@@ -21,7 +22,7 @@ class SkippingSource:
 
     Attributes:
         source: the data.
-        at_most: how many examples may be unreadable.
+        at_most: how many examples may be unreadable, in each process that reads.
         skipped: what was wrong with each of those found so far, by index.
     """
 
@@ -29,6 +30,13 @@ class SkippingSource:
     at_most: int
     skipped: dict[int, str] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """All but the lock, which no process can have from another one."""
+        return {name: value for name, value in vars(self).items() if name != "lock"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, lock=threading.Lock())
 
     @property
     def name(self) -> str:

@@ -18,12 +18,15 @@ cd "${SLURM_SUBMIT_DIR:-$PWD}" || exit 1
 stopped=
 # Before srun: a signal that came between the two would end this script, and nothing would queue the job again.
 trap 'stopped=1; scancel --signal=TERM "$SLURM_JOB_ID.0"' TERM
-srun --kill-on-bad-exit=1 "${PYTHON:-.venv/bin/python}" main.py "$@" &
+srun --kill-on-bad-exit=1 "${PYTHON:-.venv/bin/python}" main.py --interrupted_code=75 "$@" &
 job=$!
 wait "$job"
 code=$?
 if [ -n "$stopped" ]; then # the first wait ended with the signal
   wait "$job"
+fi
+# A job that is preempted may have its signal sent to main.py alone, which then ends with this code.
+if [ -n "$stopped" ] || [ "$code" -eq 75 ]; then
   scontrol requeue "$SLURM_JOB_ID"
 fi
 exit "$code"

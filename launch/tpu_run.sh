@@ -15,7 +15,7 @@ case $action in
     [ $# -ge 1 ] || usage
     # A worker whose process ends takes the others with it; all of them go on together from the newest checkpoint.
     printf -v arguments ' %q' "$@"
-    loop="until .venv/bin/python main.py --distributed$arguments; do echo \"exit \$?, again\"; sleep \${AGAIN_SECONDS:-30}; done"
+    loop="until .venv/bin/python main.py --distributed --interrupted_code=75$arguments; do echo \"exit \$?, again\"; sleep \${AGAIN_SECONDS:-30}; done"
     printf -v quoted '%q' "$loop"
     on all "cd fewstep && nohup setsid bash -c $quoted > run.log 2>&1 < /dev/null & sleep 1"
     ;;

@@ -7,5 +7,5 @@ if [ $# -lt 1 ] || [ "$1" = --help ]; then sed -n '2,4s/^# //p' "$0"; exit 2; fi
 : "${CLUSTER:?name of the cluster}" "${IMAGE:?image of a container}" "${TPU:?type of the slice, such as v5p-128}" "${NAME:?name of the job}"
 printf -v arguments ' %q' "$@"
 xpk workload create --cluster "$CLUSTER" --workload "$NAME" --docker-image "$IMAGE" --tpu-type "$TPU" \
-  --num-slices "${SLICES:-1}" --max-restarts "${RESTARTS:-100}" \
-  --command "cd /fewstep && python main.py --distributed$arguments"
+  --num-slices 1 --max-restarts "${RESTARTS:-100}" \
+  --command "cd /fewstep && python main.py --distributed --interrupted_code=75$arguments"

@@ -30,6 +30,7 @@ def forward(q: Array, k: Array, v: Array, *, interpret: bool = False) -> tuple[A
         [(q, "queries"), (k, "keys"), (v, "keys")],
         [(q.dtype, "queries"), (accumulator(q.dtype), "rows")],
         ["row", "row", "queries"],
+        2,
         interpret,
     )
     return grid.queries_of(o), grid.rows_of(lse)
@@ -47,6 +48,7 @@ def dual(
         [*queries, *keys],
         [(q.dtype, "queries"), (accumulator(q.dtype), "rows"), (q.dtype, "queries")],
         ["row", "row", "row", "queries", "queries"],
+        6,
         interpret,
     )
     return grid.queries_of(o), grid.rows_of(lse), grid.queries_of(o_dot)
@@ -63,10 +65,10 @@ def backward(
     grid = _Grid(q, k)
     name = "streaming_attention_backward"
     (q_bar,) = grid.call(
-        partial(_q_bar_kernel, **options), f"{name}_q", args, [(q.dtype, "queries")], ["queries"], interpret
+        partial(_q_bar_kernel, **options), f"{name}_q", args, [(q.dtype, "queries")], ["queries"], 3, interpret
     )
     k_bar, v_bar = grid.swapped().call(
-        partial(_kv_bar_kernel, **options), f"{name}_kv", args, [(k.dtype, "keys")] * 2, ["keys", "keys"], interpret
+        partial(_kv_bar_kernel, **options), f"{name}_kv", args, [(k.dtype, "keys")] * 2, ["keys", "keys"], 4, interpret
     )
     return grid.queries_of(q_bar), grid.keys_of(k_bar), grid.keys_of(v_bar)
 
@@ -196,8 +198,10 @@ class _Grid:
         args: Sequence[tuple[Array, str]],
         outs: Sequence[tuple[jnp.dtype, str]],
         scratch: Sequence[str],
+        products: int,
         interpret: bool,
     ) -> Sequence[Array]:
+        """What a kernel makes of its arguments, with so many products of all queries with all keys."""
         batch, _, heads, features = self.q.shape
         q_size, k_size = self.size["queries"], self.size["keys"]
         order = ("keys", "queries") if self.keys_first else ("queries", "keys")
@@ -216,9 +220,27 @@ class _Grid:
             out_specs=[self._spec(kind) for _, kind in outs],
             scratch_shapes=[pltpu.VMEM(scratches[kind], jnp.float32) for kind in scratch],
             compiler_params=pltpu.CompilerParams(dimension_semantics=("parallel",) * 3 + ("arbitrary",)),
+            cost_estimate=self._cost(products, args, outs),
             interpret=interpret,
             name=name,
         )(*(self._laid_out(x, kind) for x, kind in args))
+
+    def _cost(
+        self, products: int, args: Sequence[tuple[Array, str]], outs: Sequence[tuple[jnp.dtype, str]]
+    ) -> pl.CostEstimate:
+        """For the compiler, and for plans: what is inner is read again for each block of what is outer."""
+        batch, _, heads, features = self.q.shape
+        length = {side: self.number[side] * self.size[side] for side in self.number}
+        pairs = batch * heads * length["queries"] * length["keys"]
+        inner = "queries" if self.keys_first else "keys"
+        again = self.number["keys" if self.keys_first else "queries"]
+
+        def size(dtype: Any, kind: str, times: int) -> int:
+            side, width = ("keys" if kind == "keys" else "queries"), (1 if kind == "rows" else features)
+            return batch * heads * length[side] * width * jnp.dtype(dtype).itemsize * (times if side == inner else 1)
+
+        moved = sum(size(x.dtype, kind, again) for x, kind in args) + sum(size(dtype, kind, 1) for dtype, kind in outs)
+        return pl.CostEstimate(flops=2 * products * pairs * features, bytes_accessed=moved, transcendentals=pairs)
 
     def _spec(self, kind: str) -> pl.BlockSpec:
         side = "keys" if kind == "keys" else "queries"

@@ -1,6 +1,7 @@
 """Train, judge, draw."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ def run_train() -> None:
         finished, experiment, workdir = trained_run()
         if finished.interrupted:
             train.say(f"stopped at step {int(finished.state.step)} on request; the same command goes on from there")
-            return
+            sys.exit(FLAGS.interrupted_code)
         if finished.steps_taken == 0:
             train.say(f"{workdir} had finished at step {int(finished.state.step)}")
         report(experiment, workdir, int(finished.state.step))

@@ -23,7 +23,8 @@ def programs(tmp_path):
         "xpk": ":",
         "scontrol": ":",
         "scancel": f"touch {tmp_path}/stop",
-        "srun": f'[ -z "$BRIEF" ] || exit 7\nfor i in $(seq 200); do [ -e {tmp_path}/stop ] && exit; sleep 0.05; done',
+        "srun": f'[ -z "$BRIEF" ] || exit "$BRIEF"\n'
+        f"for i in $(seq 200); do [ -e {tmp_path}/stop ] && exit; sleep 0.05; done",
     }
     for name, body in bodies.items():
         program = tmp_path / name
@@ -89,7 +90,7 @@ def test_every_worker_runs_the_same_command_and_goes_on_after_an_end(programs):
     subprocess.run(["bash", "-c", command], cwd=home, env=at_once, check=True, timeout=30)
     ran, expected = (
         home / "fewstep" / "ran",
-        "main.py|--distributed|--config|configs/digits.py|--workdir|/mnt/my runs/a|",
+        "main.py|--distributed|--interrupted_code=75|--config|configs/digits.py|--workdir|/mnt/my runs/a|",
     )
     end = time.monotonic() + 20
     while time.monotonic() < end and (not ran.exists() or ran.read_text() != 2 * expected):
@@ -104,7 +105,7 @@ def test_gke_gets_the_command_in_a_container(programs):
     run("xpk.sh", "--config", "configs/digits.py", env=env)
     asked = calls.read_text()
     assert "workload create --cluster c1 --workload sit --docker-image gcr.io/mine/fewstep --tpu-type v5p-128" in asked
-    assert "python main.py --distributed --config configs/digits.py" in asked
+    assert "python main.py --distributed --interrupted_code=75 --config configs/digits.py" in asked
 
 
 def test_slurm_saves_and_queues_again_when_it_is_told_to_stop(programs):
@@ -117,7 +118,7 @@ def test_slurm_saves_and_queues_again_when_it_is_told_to_stop(programs):
     job.send_signal(signal.SIGTERM)
     job.wait(timeout=30)
     assert calls.read_text().splitlines() == [
-        "srun --kill-on-bad-exit=1 .venv/bin/python main.py --config configs/digits.py",
+        "srun --kill-on-bad-exit=1 .venv/bin/python main.py --interrupted_code=75 --config configs/digits.py",
         "scancel --signal=TERM 42.0",
         "scontrol requeue 42",
     ]
@@ -125,5 +126,12 @@ def test_slurm_saves_and_queues_again_when_it_is_told_to_stop(programs):
 
 def test_slurm_hands_on_the_exit_code_and_does_not_repeat_what_fails(programs):
     env, calls = programs
-    run("slurm.sh", "--config", "x", env=env | {"SLURM_JOB_ID": "42", "BRIEF": "yes"}, code=7)
+    run("slurm.sh", "--config", "x", env=env | {"SLURM_JOB_ID": "42", "BRIEF": "7"}, code=7)
     assert "requeue" not in calls.read_text()
+
+
+def test_slurm_queues_again_what_was_stopped_without_the_script(programs):
+    """As in preemption, which signals the steps of a job alone."""
+    env, calls = programs
+    run("slurm.sh", "--config", "x", env=env | {"SLURM_JOB_ID": "42", "BRIEF": "75"}, code=75)
+    assert calls.read_text().splitlines()[-1] == "scontrol requeue 42"

@@ -34,7 +34,8 @@ class Shape(NamedTuple):
     @property
     def bytes(self) -> int:
         """Size without padding."""
-        bits = BITS.get(self.dtype) or int(re.sub(r"^[a-z]+(\d+).*", r"\1", self.dtype))
+        known = BITS.get(self.dtype)
+        bits = int(re.sub(r"^[a-z]+(\d+).*", r"\1", self.dtype)) if known is None else known
         return self.elements * bits // 8
 
 

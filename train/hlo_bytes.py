@@ -23,8 +23,10 @@ def reads_and_writes(i: Instruction, body: Computation) -> tuple[list[Shape], li
     if i.opcode == "dynamic-update-slice":
         update = list(body[i.operands[1]].shapes)
         return update, update
-    if i.opcode.endswith("-start"):  # its result holds the inputs again, and a word of state
-        return inputs, [max(i.shapes[len(inputs) :] or i.shapes, key=lambda shape: shape.bytes)]
+    if i.opcode == "copy-start":  # its result holds where to, where from and a word of state
+        return inputs, [i.shapes[0]]
+    if i.opcode.endswith("-start"):  # its result may hold the inputs again before the results, and words of state
+        return inputs, list(i.shapes[len(inputs) :] or i.shapes)
     return inputs, list(i.shapes)
 
 

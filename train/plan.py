@@ -55,8 +55,10 @@ class Plan(NamedTuple):
 
     @property
     def fits(self) -> bool:
-        """Whether the compiler accepts it."""
-        return self.cost is not None
+        """Whether the compiler accepts it; one that refuses nothing, as all but a TPU's, is held to the memory."""
+        if self.cost is None or self.available is None or self.kind.startswith("TPU"):
+            return self.cost is not None
+        return self.needed <= self.available
 
 
 def plan(experiment: Experiment, devices: Sequence[Any] | None = None) -> Plan:

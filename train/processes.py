@@ -1,6 +1,7 @@
 """Start several processes as one run, on JAX's own distributed runtime."""
 
 import os
+import re
 import socket
 import threading
 import time
@@ -110,11 +111,14 @@ def start_processes(found: Processes, *, timeout_seconds: int, heartbeat_seconds
     alarm = threading.Timer(timeout_seconds, give_up)
     alarm.daemon = True
     alarm.start()
+    told = None not in found
     try:
         jax.distributed.initialize(
             found.coordinator,
             found.number,
             found.rank,
+            local_device_ids=None if told else local_gpus(),
+            cluster_detection_method="deactivate" if told else None,
             initialization_timeout=timeout_seconds + GRACE_SECONDS,
             heartbeat_timeout_seconds=heartbeat_seconds,
             shutdown_timeout_seconds=heartbeat_seconds,
@@ -123,6 +127,21 @@ def start_processes(found: Processes, *, timeout_seconds: int, heartbeat_seconds
         raise Refused(f"{who} cannot start at {address}: {error}; is the port in use?") from error
     finally:
         alarm.cancel()
+
+
+def local_gpus() -> list[int] | None:
+    """The GPUs of a process that SLURM or Open MPI has started; None leaves it to JAX, as where there are none.
+
+    JAX takes the one that has the process's number on its node, which is right where each of several processes sees
+    all. A process that is alone on its node has all of them, and one that sees a single GPU knows it as the first.
+    """
+    if "JAX_LOCAL_DEVICE_IDS" in os.environ or launched() not in LAUNCHERS:
+        return None
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    count = len(visible.split(",")) if visible else int(os.environ.get("SLURM_GPUS_ON_NODE", "0"))
+    tasks = os.environ.get("SLURM_STEP_TASKS_PER_NODE", os.environ.get("OMPI_COMM_WORLD_LOCAL_SIZE", ""))
+    alone = re.fullmatch(r"1(\(x\d+\))?", tasks) is not None
+    return list(range(count)) if count and (alone or count == 1) else None
 
 
 def host_and_port(address: str) -> tuple[str, int]:

@@ -21,7 +21,7 @@ FREE = {
 }  # fmt: skip
 COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
 GROUPS = re.compile(r"replica_groups=(?:\{\{([\d,]*)\}|\[(\d+),(\d+)\]|mesh\[([^\]]*)\][^{]*\{([^}]*)\})")
-KERNEL = re.compile(r'custom_call_target="(tpu_custom_call|\w*triton\w*|\w*mosaic\w*|\w*gemm\w*|__cudnn\w*)"')
+KERNEL = re.compile(r'custom_call_target="(tpu_custom_call|[^"]*(?:triton|mosaic|__cublas|__cudnn)[^"]*)"')
 HOST = 5  # memory space
 
 

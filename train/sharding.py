@@ -22,7 +22,7 @@ def make_mesh(*, fsdp: int = 1, tensor: int = 1, devices: Sequence[Any] | None =
         devices: local or of a topology; all of this run by default.
 
     Raises:
-        ValueError: if fsdp x tensor does not divide the number of devices.
+        ValueError: if fsdp x tensor does not divide the number of devices, or these are of several slices.
     """
     devices = jax.devices() if devices is None else devices
     count, shared = len(devices), fsdp * tensor
@@ -30,6 +30,10 @@ def make_mesh(*, fsdp: int = 1, tensor: int = 1, devices: Sequence[Any] | None =
         name, value = ("fsdp", fsdp) if tensor == 1 else ("fsdp x tensor", f"{fsdp} x {tensor}")
         divisors = ", ".join(str(n) for n in range(1, count + 1) if count % n == 0)
         raise ValueError(f"{name} must divide the {count} devices, got {value}; that do: {divisors}")
+    # Those of a topology have none, and those of GPUs count their hosts.
+    slices = {getattr(device, "slice_index", 0) for device in devices if device.platform == "tpu"}
+    if len(slices) > 1:
+        raise ValueError(f"the {count} devices are of {len(slices)} TPU slices; a run takes one slice at a time")
     shape = (count // shared, fsdp, tensor)
     try:
         placed = mesh_utils.create_device_mesh(shape, devices)

@@ -1,3 +1,5 @@
+import pickle
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -61,3 +63,11 @@ def test_an_index_that_does_not_exist_is_not_skipped(images):
         SkippingSource(images, at_most=5)[17]
     with pytest.raises(ValueError, match="at_most is -1"):
         skip_unreadable(images, at_most=-1)
+
+
+def test_reader_processes_can_have_it(images):
+    source = skip_unreadable(images, at_most=3)
+    again = pickle.loads(pickle.dumps(source))
+    assert (again.name, again.at_most, len(again)) == (source.name, 3, len(source))
+    with again.lock:
+        pass

@@ -81,6 +81,16 @@ def test_the_search_ends_at_the_largest_batch_that_fits(start):
     assert len(tried) <= 4
 
 
+def test_where_the_compiler_refuses_nothing_the_memory_does():
+    def of(batch):
+        return made_up(batch)._replace(kind="NVIDIA H200", cost=Cost())
+
+    assert of(13).fits
+    assert not of(14).fits
+    assert largest_batch(of, of(8), compiles=8, report=lambda p: None) == (13, 14)
+    assert made_up(14)._replace(cost=Cost()).fits  # of a TPU the compiler knows better
+
+
 def test_a_search_spends_no_more_compilations_than_it_may():
     tried = []
     fits, too_many = largest_batch(made_up, made_up(1), compiles=1, report=lambda p: tried.append(p.batch))

@@ -17,7 +17,7 @@ import pytest
 from tests import tiny
 from tests.children import end, free_port
 from train.agreement import check_alike, gather_texts, on_first
-from train.processes import Processes, find_processes, start_processes, wait_for
+from train.processes import Processes, find_processes, local_gpus, start_processes, wait_for
 from train.refusal import Refused
 
 ROOT = Path(__file__).parents[2]
@@ -114,6 +114,7 @@ def nothing_set(monkeypatch):
         "JAX_PROCESS_ID",
         "SLURM_PROCID",
         "TPU_WORKER_HOSTNAMES",
+        "CUDA_VISIBLE_DEVICES",
     ):
         monkeypatch.delenv(name, raising=False)
 
@@ -143,6 +144,24 @@ def test_who_else_there_is_comes_from_flags_or_the_environment(
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     assert find_processes(given, distributed=distributed) == found
+
+
+@pytest.mark.parametrize(
+    ("environment", "gpus"),
+    [
+        ({"SLURM_STEP_TASKS_PER_NODE": "1(x2)", "CUDA_VISIBLE_DEVICES": "0,1,2,3"}, [0, 1, 2, 3]),  # alone on its node
+        ({"SLURM_STEP_TASKS_PER_NODE": "1(x2)", "SLURM_GPUS_ON_NODE": "8"}, [0, 1, 2, 3, 4, 5, 6, 7]),
+        ({"SLURM_STEP_TASKS_PER_NODE": "8(x2)", "CUDA_VISIBLE_DEVICES": "5"}, [0]),  # it sees one, as its first
+        ({"SLURM_STEP_TASKS_PER_NODE": "8(x2)", "CUDA_VISIBLE_DEVICES": "0,1,2,3,4,5,6,7"}, None),  # JAX takes its own
+        ({"SLURM_STEP_TASKS_PER_NODE": "1(x2)"}, None),  # no GPUs
+        ({"SLURM_STEP_TASKS_PER_NODE": "1", "CUDA_VISIBLE_DEVICES": "0", "JAX_LOCAL_DEVICE_IDS": "0"}, None),
+    ],
+)
+def test_a_process_alone_on_its_node_has_all_its_gpus(monkeypatch, nothing_set, environment, gpus):
+    assert local_gpus() is None
+    for name, value in (environment | {"SLURM_PROCID": "0", "SLURM_STEP_NUM_TASKS": "2"}).items():
+        monkeypatch.setenv(name, value)
+    assert local_gpus() == gpus
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from train.hlo import Shape
 from train.program_cost import cost_of
 
 FUSED = """HloModule m, is_scheduled=true
@@ -138,3 +139,59 @@ def test_groups_are_read_in_each_way_of_writing_them(groups, size):
 def test_what_is_no_program_is_refused():
     with pytest.raises(ValueError, match="no ENTRY"):
         cost_of("HloModule m\n")
+
+
+ASYNCHRONOUS = """HloModule m, is_scheduled=true
+
+ENTRY %main (x: f32[512,512]) -> f32[512,512] {
+  %x = f32[512,512]{1,0:T(8,128)} parameter(0)
+  %start = (f32[512,512]{1,0:T(8,128)S(1)}, f32[512,512]{1,0:T(8,128)}, u32[]{:S(2)}) copy-start(%x)
+  %here = f32[512,512]{1,0:T(8,128)S(1)} copy-done(%start)
+  ROOT %twice = f32[512,512]{1,0:T(8,128)} add(%here, %here)
+}
+"""
+
+
+def test_a_copy_into_the_chip_reads_main_memory_once_and_writes_none_of_it():
+    """The array is read by the copy and written by the sum."""
+    assert cost_of(ASYNCHRONOUS).memory_bytes == 2 * 512 * 512 * 4
+
+
+GPU = """HloModule m, is_scheduled=true
+
+ENTRY %main (x: f32[2,9,9,4], w: f32[3,3,4,8], a: f32[16,32], b: f32[32,64]) -> f32[16,64] {{
+  %x = f32[2,9,9,4]{{3,2,1,0}} parameter(0)
+  %w = f32[3,3,4,8]{{3,2,1,0}} parameter(1)
+  %y = f32[2,9,9,8]{{3,2,1,0}} parameter(4)
+  %a = f32[16,32]{{1,0}} parameter(2)
+  %b = f32[32,64]{{1,0}} parameter(3)
+  %out = ({result}, u8[0]{{0}}) custom-call({operands}), {window}, custom_call_target="__cudnn${target}"
+  ROOT %product = (f32[16,64]{{1,0}}, s8[4]{{0}}) custom-call(%a, %b), custom_call_target="__cublas$gemm", {gemm}
+}}
+"""
+
+
+WINDOW = "window={size=3x3 pad=1_1x1_1}, dim_labels=b01f_01io->b01f"
+CONTRACTED = '"lhs_contracting_dimensions":["1"],"rhs_contracting_dimensions":["0"]'
+GEMM = f'backend_config={{"gemm_backend_config":{{"dot_dimension_numbers":{{{CONTRACTED}}}}}}}'
+
+
+@pytest.mark.parametrize(
+    ("target", "operands", "result"),
+    [
+        ("convForward", "%x, %w", "f32[2,9,9,8]{3,2,1,0}"),
+        ("convBackwardInput", "%y, %w", "f32[2,9,9,4]{3,2,1,0}"),
+        ("convBackwardFilter", "%x, %y", "f32[3,3,4,8]{3,2,1,0}"),
+    ],
+)
+def test_products_and_convolutions_of_cuda_libraries_are_counted(target, operands, result):
+    """A convolution takes the same pairs in each direction; at the border a tap meets fewer."""
+    pairs = (9 + 2 * 8) ** 2  # along each axis the middle tap meets 9, each of the others 8
+    cost = cost_of(GPU.format(target=target, operands=operands, result=result, window=WINDOW, gemm=GEMM))
+    assert cost.product_flops == 2 * 2 * pairs * 4 * 8 + 2 * 16 * 32 * 64
+    assert cost.bytes_accessed > 4 * (16 * 32 + 32 * 64 + 16 * 64)
+
+
+def test_a_token_has_no_bytes():
+    assert Shape("token", (), 0).bytes == 0
+    assert (Shape("pred", (3,), 0).bytes, Shape("bf16", (3,), 0).bytes) == (3, 6)

@@ -71,7 +71,7 @@ devices = topologies.get_topology_desc(platform="tpu", topology_name="v5e:4x4").
 mesh = make_mesh(fsdp={fsdp}, tensor={tensor}, devices=devices)
 print(dict(mesh.shape), len(set(mesh.devices.ravel())))
 """
-    variables = environment() | {"TPU_SKIP_MDS_QUERY": "1"}
+    variables = environment()
     done = subprocess.run(
         [sys.executable, "-c", program], env=variables, cwd=ROOT, capture_output=True, text=True, check=False
     )
@@ -101,3 +101,12 @@ def test_indivisible_batches_name_the_nearest_that_would_do(batch_size, devices,
 
 def test_divisible_batches_pass():
     check_batch_size(96, accumulate=3, devices=8)  # raises if not
+
+
+def test_devices_of_two_slices_are_refused():
+    class Device:
+        def __init__(self, number):
+            self.id, self.platform, self.slice_index = number, "tpu", number // 4
+
+    with pytest.raises(ValueError, match="the 8 devices are of 2 TPU slices; a run takes one slice at a time"):
+        make_mesh(devices=[Device(number) for number in range(8)])
