@@ -48,5 +48,5 @@ def test_without_diffrax_it_says_how_to_do_without(monkeypatch):
         return real(name, *args, **kwargs)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(ValueError, match=r"fewstep\[adaptive\].*--config\.tolerance=0\.0"):
+    with pytest.raises(ValueError, match=r"pip install '\.\[adaptive\]'.*--config\.tolerance=0\.0"):
         adaptive_steps.rk45(1e-5, velocity_of, (2,))

@@ -139,7 +139,7 @@ def test_files_that_are_no_npz(tmp_path):
     with pytest.raises(FileNotFoundError):
         read_reference(tmp_path / "absent.npz", pixels, dim=4)
     (tmp_path / "text.npz").write_text("hello")
-    with pytest.raises(ValueError, match="not a readable npz file"):
+    with pytest.raises(ValueError, match="is no npz file"):
         read_reference(tmp_path / "text.npz", pixels, dim=4)
 
 
