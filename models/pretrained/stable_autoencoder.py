@@ -214,7 +214,7 @@ def _module(tensors: Tensors, groups: int) -> Autoencoder:
         return f"encoder.{names.down_block.format(level=level, block=block)}.conv1.weight"
 
     widths = [tensors[kernel(level, 0)].shape[0] for level in range(99) if kernel(level, 0) in tensors]
-    if not widths or any(width % widths[0] or (width % groups and width > groups) for width in widths):
+    if groups < 1 or not widths or any(width % widths[0] or width % groups for width in widths):
         raise ValueError(
             f"an autoencoder of {widths} channels, whose norms are not of groups={groups}: give its groups"
         )

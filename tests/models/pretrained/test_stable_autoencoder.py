@@ -185,6 +185,9 @@ def test_the_files_of_compvis_are_the_same_network(params):
             np.testing.assert_array_equal(back[prefix + name], tensor, err_msg=name)
     with pytest.raises(ValueError, match=r"\[100, 200\] channels, whose norms are not of groups=32"):
         convert(as_compvis(tensors_of(wide())))
+    for groups in (None, 0):  # 32, of which none would be left of the narrow network's norms
+        with pytest.raises(ValueError, match=r"\[4, 8\] channels, whose norms are not of groups="):
+            convert(alone, groups=groups)
 
 
 def wide():
