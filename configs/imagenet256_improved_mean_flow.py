@@ -15,6 +15,7 @@ s < t, not one half of a batch. Latents are not mirrored. Unverified: that label
 and that the velocity without label is asked for at the example's own scale.
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, cast
 
@@ -24,9 +25,9 @@ import optax
 from ml_collections import ConfigDict
 
 import train
-from configs import glue, guiding, imagenet256, imagenet256_mean_flow, judged
+from configs import glue, guiding, imagenet256, imagenet256_mean_flow, judged, latents
 from losses import conversions, improved_mean_flow, pairs, power_law_guidance
-from losses.improved_mean_flow import Guidance, TwoHeads
+from losses.improved_mean_flow import Guidance, GuidanceLaw, TwoHeads
 from losses.types import FlowMap, Loss
 from models import IN_CONTEXT_SIZES, InContextDiT
 from samplers import flow_map, grids
@@ -112,14 +113,37 @@ def build(config: ConfigDict) -> Experiment:
         one = jnp.ones(1)
         return model.init(key, jnp.zeros((1, *shape)), one, jnp.zeros(1, jnp.int32), one, one, one)["params"]
 
+    def heads_of(params: Params) -> TwoHeads:
+        def net(x_t: jax.Array, t: jax.Array, s: jax.Array, y: Any, g: Guidance) -> tuple[jax.Array, jax.Array]:
+            heads = model.apply({"params": params}, x_t, t - s, y, g.omega, g.low, g.high)
+            return cast(tuple[jax.Array, jax.Array], heads)
+
+        return net
+
+    guidance = partial(power_law_guidance, beta=config.beta, largest=config.largest_omega)
+    samplers = tuple(guided_sampler(heads_of, shape, *numbers) for numbers in config.guided)
+    return experiment(config, space, init, heads_of, guidance, samplers)
+
+
+def experiment(
+    config: ConfigDict,
+    space: latents.Space,
+    init: Callable[[jax.Array], Params],
+    heads_of: Callable[[Params], TwoHeads],
+    guidance: GuidanceLaw,
+    samplers: tuple[train.Sampler, ...],
+) -> Experiment:
+    """The same with any network of two heads, `heads_of` its parameters."""
+    classes = space.source.num_classes
+
     def objective(params: Params, batch: Batch, key: jax.Array, context: Context) -> Loss:
         key_loss, key_labels = jax.random.split(key)
         return improved_mean_flow(
-            two_heads(model, params),
+            heads_of(params),
             batch["image"],
             key_loss,
             y=guiding.drop_labels(key_labels, batch["label"], classes, config.label_dropout),
-            guidance=partial(power_law_guidance, beta=config.beta, largest=config.largest_omega),
+            guidance=guidance,
             null=classes,
             pairs=partial(pairs.sorted_logit_normal, mean=config.mean, std=config.std),
             jump_share=config.jump_share,
@@ -128,7 +152,6 @@ def build(config: ConfigDict) -> Experiment:
         )
 
     rate = schedules.warmup_constant(config.learning_rate, steps=config.warmup_steps)
-    samplers = tuple(guided_sampler(model, shape, *numbers) for numbers in config.guided)
     return Experiment(
         init=init,
         objective=objective,
@@ -138,25 +161,20 @@ def build(config: ConfigDict) -> Experiment:
     )
 
 
-def two_heads(model: InContextDiT, params: Params) -> TwoHeads:
-    """The network at these parameters."""
-
-    def net(x_t: jax.Array, t: jax.Array, s: jax.Array, y: Any, g: Guidance) -> tuple[jax.Array, jax.Array]:
-        heads = model.apply({"params": params}, x_t, t - s, y, g.omega, g.low, g.high)
-        return cast(tuple[jax.Array, jax.Array], heads)
-
-    return net
-
-
 def guided_sampler(
-    model: InContextDiT, shape: tuple[int, ...], steps: int, omega: float, low: float, high: float
+    heads_of: Callable[[Params], TwoHeads],
+    shape: tuple[int, ...],
+    steps: int,
+    omega: float,
+    low: float = 0.0,
+    high: float = 1.0,
 ) -> train.Sampler:
     """Equal steps at a scale of guidance, used between two times."""
 
     def sample(params: Params, keys: jax.Array, labels: jax.Array) -> jax.Array:
         def u(x_t: jax.Array, t: jax.Array, s: jax.Array) -> jax.Array:
             told = Guidance(*(jnp.full_like(t, number) for number in (omega, low, high)))
-            return two_heads(model, params)(x_t, t, s, labels, told)[0]
+            return heads_of(params)(x_t, t, s, labels, told)[0]
 
         jump: FlowMap = conversions.average_velocity_to_flow_map(u)
         return flow_map(jump, initial(keys, shape), grids.linear(steps))

@@ -18,6 +18,7 @@ of the U-Net are over channels, which we could not verify. Differs from them: bf
 within `groups` of the batch, theirs are those of a device.
 """
 
+from collections.abc import Callable
 from functools import partial
 from math import prod
 from typing import Any
@@ -65,30 +66,37 @@ def get_config(data_set: str = "celebahq") -> ConfigDict:
             "attention_resolutions": (16, 8),
             "channels_per_head": 64,
             "bfloat16": True,
-            "sigma_data": 0.5,
-            "sigma_min": 0.002,
-            # levels, distance, coupling
-            "s0": 10,
-            "s1": 640,
-            "mean": -1.1,
-            "std": 2.0,
-            "diffusion_weight": 5.0,
-            "groups": 8,
-            # optimizer
-            "learning_rate": 1e-4,
-            "weight_decay": 1e-4,
-            "adam_eps": 1e-4,
-            "average_decay": 0.9999,
-            "accumulate": 1,
-            "fsdp": 1,
-            # sampling and judging
-            "grids": ((80.0,), (80.0, 0.253)),
-            **judged.values(),
-            "log_every": 100,
-            "checkpoint_every": 5_000,
+            **values(),
             **VARIANTS[data_set],
         }
     )
+
+
+def values() -> dict[str, Any]:
+    """The code's values that do not depend on the data set or the network."""
+    return {
+        "sigma_data": 0.5,
+        "sigma_min": 0.002,
+        # levels, distance, coupling
+        "s0": 10,
+        "s1": 640,
+        "mean": -1.1,
+        "std": 2.0,
+        "diffusion_weight": 5.0,
+        "groups": 8,
+        # optimizer
+        "learning_rate": 1e-4,
+        "weight_decay": 1e-4,
+        "adam_eps": 1e-4,
+        "average_decay": 0.9999,
+        "accumulate": 1,
+        "fsdp": 1,
+        # sampling and judging
+        "grids": ((80.0,), (80.0, 0.253)),
+        **judged.values(),
+        "log_every": 100,
+        "checkpoint_every": 5_000,
+    }
 
 
 def space_of(config: ConfigDict) -> latents.Space:
@@ -112,38 +120,13 @@ def build(config: ConfigDict) -> Experiment:
     def f(params: Params, labels: jax.Array | None) -> Net:
         return preconditioning.consistency(glue.bind(model, params, None), config.sigma_data, config.sigma_min)
 
-    coupling = partial(
-        optimal_transport,
-        assign=on_host(linear_sum_assignment),
-        groups=config.groups,
-        mesh=train.make_mesh(fsdp=config.fsdp),
-    )
-
-    def objective(params: Params, batch: Batch, key: jax.Array, context: Context) -> Loss:
-        points = curricula.ict_points(context.step, steps=config.steps, s0=config.s0, s1=config.s1)
-        return latent_consistency_training(
-            f(params, None),
-            batch["image"],
-            key,
-            pairs=partial(pairs.ict, points=points, mean=config.mean, std=config.std, sigma_min=config.sigma_min),
-            distance=partial(cauchy, c=curricula.cauchy_scale(points, elements=prod(space.source.shape), s0=config.s0)),
-            small_noise=curricula.small_noise(points, sigma_min=config.sigma_min),
-            diffusion_weight=config.diffusion_weight,
-            sigma_data=config.sigma_data,
-            coupling=coupling,
-        )
-
     samplers = glue.consistency_samplers(f, space.source.shape, config.grids, path=edm, sigma_min=config.sigma_min)
     images = latents.decoded(samplers, space)
     grids = glue.grids_of_samples(images[0], every=config.checkpoint_every, average="ema", num_classes=0)
     return Experiment(
         init=glue.initialiser(model, space.source),
-        objective=objective,
-        optimizer=optax.chain(
-            optax.add_decayed_weights(config.weight_decay),  # into the gradient, as in PyTorch's RAdam
-            optax.scale_by_radam(eps=config.adam_eps),
-            optax.scale_by_learning_rate(config.learning_rate),
-        ),
+        objective=objective_of(config, f, elements=prod(space.source.shape)),
+        optimizer=optimizer(config),
         averages={"ema": partial(averages.constant, decay=config.average_decay)},
         samplers=images,
         steps=config.steps,
@@ -153,4 +136,46 @@ def build(config: ConfigDict) -> Experiment:
         checkpoint_every=config.checkpoint_every,
         **judged.fields(config, space.images, images, average="ema", num_classes=0, periodic=(grids,)),
         **latents.latent_data(space, seed=config.seed, batch_size=config.batch_size, num_classes=0),
+    )
+
+
+def objective_of(
+    config: ConfigDict, f: glue.NetOf, *, elements: int
+) -> Callable[[Params, Batch, jax.Array, Context], Loss]:
+    """The loss of a consistency function of latents of so many numbers; noise is paired within classes, if it has any.
+
+    Args:
+        config: with the values of `values`, and steps, sigma_min, sigma_data and fsdp.
+        f: (parameters, labels) -> consistency function.
+        elements: of a latent.
+    """
+    mesh = train.make_mesh(fsdp=config.fsdp)
+
+    def objective(params: Params, batch: Batch, key: jax.Array, context: Context) -> Loss:
+        points = curricula.ict_points(context.step, steps=config.steps, s0=config.s0, s1=config.s1)
+        labels = batch.get("label")
+        coupling = partial(
+            optimal_transport, assign=on_host(linear_sum_assignment), labels=labels, groups=config.groups, mesh=mesh
+        )
+        return latent_consistency_training(
+            f(params, labels),
+            batch["image"],
+            key,
+            pairs=partial(pairs.ict, points=points, mean=config.mean, std=config.std, sigma_min=config.sigma_min),
+            distance=partial(cauchy, c=curricula.cauchy_scale(points, elements=elements, s0=config.s0)),
+            small_noise=curricula.small_noise(points, sigma_min=config.sigma_min),
+            diffusion_weight=config.diffusion_weight,
+            sigma_data=config.sigma_data,
+            coupling=coupling,
+        )
+
+    return objective
+
+
+def optimizer(config: ConfigDict) -> optax.GradientTransformation:
+    """RAdam, whose weight decay goes into the gradient, as in PyTorch's."""
+    return optax.chain(
+        optax.add_decayed_weights(config.weight_decay),
+        optax.scale_by_radam(eps=config.adam_eps),
+        optax.scale_by_learning_rate(config.learning_rate),
     )

@@ -49,6 +49,8 @@ SPECIAL: dict[str, dict[str, Any]] = {
     "imagenet256_sit": {"heads": 2},  # XLA on a CPU aborts on heads of one feature in bfloat16
     "imagenet256_mean_flow": {"heads": 2},
     "imagenet256_improved_mean_flow": {"heads": 2, "depth": 2, "head_depth": 1},
+    "imagenet256_improved_mean_flow_sit": {"heads": 2},
+    "imagenet256_ilct": {"heads": 2, "s1": 20},
     "digits_vct": {"encoder_width": 8},
     "cifar10_vct": {"stage_steps": 2, "encoder_channels": 8},
     "cifar10_vct_ict": {"s1": 20, "encoder_channels": 8},

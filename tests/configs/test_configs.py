@@ -202,6 +202,8 @@ MILLIONS = [
     ("imagenet256_shortcut", "B", 130.0),  # those of DiT
     ("imagenet256_shortcut", "XL", 675.0),
     ("imagenet256_imm", "", 675.0),
+    ("imagenet256_ilct", "B", 130.0),
+    ("imagenet256_improved_mean_flow_sit", "B", 131.0),
     ("imagenet256_sit", "S", 33),
     ("imagenet256_sit", "B", 130),
     ("imagenet256_sit", "L", 458),

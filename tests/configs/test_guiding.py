@@ -124,6 +124,7 @@ def test_scales_without_classes_are_refused_even_where_they_are_one():
 NULLED: tuple[tuple[str, dict[str, float]], ...] = (  # runs that are guided against their own null class, by what
     ("imagenet256_mean_flow", {}),
     ("imagenet256_improved_mean_flow", {}),
+    ("imagenet256_improved_mean_flow_sit", {}),
     ("imagenet256_shortcut", {}),
     ("imagenet256_sit", {}),
     ("imagenet256_imm", {}),

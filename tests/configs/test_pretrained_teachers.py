@@ -292,3 +292,61 @@ def test_a_flow_of_another_program_starts_imm_in_its_own_units(tmp_path):
         published = {wrong: module(name).get_config()[wrong]}
         with pytest.raises(ValueError, match=said):
             module(name).build(small(name, **run | published))
+
+
+@pytest.mark.usefixtures("small_data")
+@pytest.mark.parametrize("program", ["sit", "repa"])
+def test_a_flow_of_another_program_starts_both_heads_of_improved_mean_flow(program, tmp_path):
+    """u and v are at first the flow's velocity, at every scale of guidance, of a network to which s says nothing."""
+    name = "imagenet256_improved_mean_flow_sit"
+    config = small(name, bfloat16=False)
+    source = imagenet256.space(config).source
+    folder, (theirs, params) = transformer(tmp_path, config, program)
+    experiment = module(name).build(small(name, bfloat16=False, teacher_run=str(folder)))
+    start = experiment.initial()
+    check_initial(start, jax.eval_shape(lambda: experiment.init(jax.random.key(0))))
+
+    (second,) = set(start["conditioning"]) - {"t", "w", "labels"}
+    silent = jax.tree.map(jnp.zeros_like, start["conditioning"][second])
+    silent = {**start, "conditioning": {**start["conditioning"], second: silent}}
+    (one, *_) = experiment.samplers
+    found = jax.jit(one.sample)(silent, KEYS, LABELS)
+    x = initial(KEYS, source.shape)
+    t, sign = (jnp.zeros(len(KEYS)), -1) if program == "sit" else (jnp.ones(len(KEYS)), 1)
+    v = sign * theirs.apply({"params": params}, x, t, LABELS)[..., : source.shape[-1]]
+    assert jnp.abs(v).max() > 0.01
+    np.testing.assert_allclose(found, x - v, rtol=1e-4, atol=1e-5)
+
+    kernel = start["final"]["kernel"].reshape(-1, config.patch**2, 2, source.shape[-1])
+    np.testing.assert_array_equal(kernel[:, :, 0], kernel[:, :, 1])
+    facts = train.check(experiment)
+    assert np.isfinite(list(facts.scalars.values())).all()
+    assert facts.scalars["gradient_norm"] > 0
+
+
+@pytest.mark.usefixtures("small_data")
+@pytest.mark.parametrize("program", ["sit", "repa", "dit"])
+def test_a_transformer_of_another_program_starts_ilct_that_sees_half_of_its_latents(program, tmp_path):
+    """In one step from noise alone it draws what the network denoises, from twice the noise."""
+    name = "imagenet256_ilct"
+    config = small(name, bfloat16=False)
+    folder, _ = transformer(tmp_path, config, program)
+    experiment = module(name).build(small(name, bfloat16=False, teacher_run=str(folder)))
+    start = experiment.initial()
+    check_initial(start, jax.eval_shape(lambda: experiment.init(jax.random.key(0))))
+    shape = imagenet256.space(config).source.shape
+    teacher = teachers.teacher(str(folder), shape=shape, num_classes=CLASSES, sigma_data=1.0)
+    D = teacher.diffusion.on_path(teacher.params(), LABELS, edm)
+    x = 160 * initial(KEYS, shape)
+    expected = D(x, jnp.full(len(KEYS), 160.0))
+    found = jax.jit(experiment.samplers[0].sample)(start, KEYS, LABELS)  # decoded, which is whole latents here
+    assert jnp.abs(expected).max() > 0.01
+    np.testing.assert_allclose(found, expected, rtol=5e-5, atol=5e-5 * np.abs(expected).max())
+
+    batch = jax.tree.map(jnp.asarray, next(experiment.batches(0)))
+    seen = experiment.prepare(jax.random.key(0), batch)["image"]
+    whole = module("imagenet256_sit").build(small("imagenet256_sit")).prepare(jax.random.key(0), batch)["image"]
+    np.testing.assert_allclose(seen, whole / 2, rtol=1e-6)
+    facts = train.check(experiment)
+    assert np.isfinite(list(facts.scalars.values())).all()
+    assert facts.scalars["gradient_norm"] > 0
