@@ -63,6 +63,7 @@ flags.DEFINE_bool("allow_fallback", False, "train: go back past damaged checkpoi
 flags.DEFINE_bool("allow_data_change", False, "train: go on with other data, another order or batch size.")
 flags.DEFINE_bool("allow_config_change", False, "train: go on with other values of the config; the arrays must fit.")
 flags.DEFINE_integer("interrupted_code", 0, "train: exit code of a run that was stopped on request, for launchers.")
+flags.DEFINE_integer("profiler_port", None, "train: where a profiler may ask this process for a trace.", 1, 65535)
 flags.DEFINE_multi_enum("reset", [], list(train.PARTS), "train: go on with this part of the state as at the start.")
 # ---- Several processes ----
 flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0, if several processes are started by hand.")
@@ -82,7 +83,7 @@ READ_BY = {
     **dict.fromkeys(("topology", "compiles"), ("plan",)),
     **dict.fromkeys(("solver_steps", "invert", "eight_bit"), ("pairs",)),
     "overwrite": ("sample",),
-    **dict.fromkeys(("restore_step", "reset", "interrupted_code"), ("train",)),
+    **dict.fromkeys(("restore_step", "reset", "interrupted_code", "profiler_port"), ("train",)),
     **dict.fromkeys(("allow_fallback", "allow_data_change", "allow_config_change"), ("train",)),
 }
 """Flags that not all modes read, by those that do."""

@@ -1,6 +1,7 @@
 """Train, judge, draw."""
 
 import json
+import socket
 import sys
 from pathlib import Path
 from typing import Any
@@ -59,10 +60,25 @@ def trained_run() -> tuple[train.Finished, train.Experiment, Path]:
             train.check_initial(experiment.initial(), jax.eval_shape(experiment.init, jax.random.key(0)))
     except (ValueError, TypeError, OSError) as error:
         raise UsageError(str(error)) from error
+    if FLAGS.profiler_port is not None:
+        listen_for_profilers(FLAGS.profiler_port)
     try:
         return train.fit(experiment, workdir, record=record, resume=resume), experiment, workdir
     except (train.Refused, train.NonFiniteError, train.SaveError, train.OutOfMemory) as error:
         raise UsageError("\n".join([str(error), *getattr(error, "__notes__", [])])) from error
+
+
+def listen_for_profilers(port: int) -> None:
+    """Let a profiler ask this process for a trace while it trains.
+
+    Raises:
+        UsageError: something else listens there, of which JAX would only write a line.
+    """
+    try:
+        socket.create_server(("", port)).close()
+    except OSError as error:
+        raise UsageError(f"--profiler_port={port}: {error.strerror}; each process needs its own") from error
+    jax.profiler.start_server(port)
 
 
 def report(experiment: train.Experiment, workdir: Path, step: int) -> None:
