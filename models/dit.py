@@ -15,6 +15,7 @@ from jaxtyping import Float, Float32, Integer
 from .attention import Attention, SelfAttention, softmax_attention
 from .conditioning import Conditioning
 from .embeddings import grid_positions
+from .narrow import narrowed
 from .net import check_conditions
 from .pixel_norm import pixel_norm
 from .remat import Remat, keep_all
@@ -125,6 +126,8 @@ class DiT(nn.Module):
             length=self.depth,
             unroll=self.unroll,
         )
+        if not self.is_initializing():
+            blocks = narrowed(blocks, self.dtype, but=("modulation",))
         h, _ = blocks(
             self.heads,
             self.mlp_ratio,

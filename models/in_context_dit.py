@@ -19,11 +19,13 @@ from jaxtyping import Float, Float32, Integer
 from .attention import Attention, softmax_attention
 from .dit import Size, patchify, unpatchify
 from .embeddings import sinusoidal
+from .narrow import narrowed
 from .remat import Remat, keep_all
 from .spread import keep_examples
 
 FREQUENCY_FEATURES = 256
 HEAD_DEPTH = 8
+NORMS = ("norm0", "norm1", "norm_q", "norm_k")  # of a block; in float32
 
 IN_CONTEXT_SIZES = {
     "B": Size(width=768, depth=12, heads=12),
@@ -163,6 +165,8 @@ class _Blocks(nn.Module):
             length=self.length,
             unroll=min(self.unroll, self.length),
         )
+        if not self.is_initializing():
+            blocks = narrowed(blocks, self.dtype, but=NORMS)
         return blocks(self.heads, self.init_scale, self.dtype, self.attention, name="blocks")(x, None)[0]
 
 

@@ -10,6 +10,7 @@ from jaxtyping import Float, Float32, Integer
 
 from .attention import Attention, softmax_attention
 from .conditioning import Conditioning
+from .narrow import narrowed
 from .net import check_conditions
 from .remat import Remat, keep_all
 from .unet_blocks import group_norm
@@ -127,6 +128,8 @@ class UViT(nn.Module):
             in_axes=nn.broadcast,
             length=self.depth,
         )
+        if not self.is_initializing():
+            blocks = narrowed(blocks, self.dtype, but=("norm0", "norm1", "norm_q", "norm_k", "affine"))
         middle = blocks(self.heads, self.dropout, not train, self.dtype, self.attention, name="transformer")
         tokens, _ = middle(tokens, embedding)
         return tokens.reshape(h.shape)
