@@ -48,6 +48,7 @@ JOINTS = (
     "latents",
     "likelihoods",
     "odes",
+    "rewards",
     "teachers",
     "trained_models",
 )
