@@ -12,15 +12,9 @@ Differs from the paper: trajectories take DDPM's steps, which 20 are enough for;
 instead of 10 and 10 of 40; terms are in units of the Kullback-Leibler divergence and not clipped; Adam with b2 = 0.99.
 """
 
-from functools import partial
-
-import jax
 from ml_collections import ConfigDict
 
-from configs import digits_rewards
-from losses import adjoint_matching, early_and_last
-from losses.adjoint_matching import Reward
-from losses.types import Loss, Net
+from configs import digits_rewards, rewards
 from train import Experiment
 
 
@@ -33,18 +27,4 @@ def get_config() -> ConfigDict:
 
 def build(config: ConfigDict) -> Experiment:
     """The experiment of these values."""
-    chain = digits_rewards.chain(config)
-
-    def loss(net: Net, base: Net, reward: Reward, x: jax.Array, key: jax.Array) -> Loss:
-        return adjoint_matching(
-            net,
-            x,
-            key,
-            base=base,
-            reward=reward,
-            transitions=chain,
-            reward_scale=config.reward_scale,
-            choice=partial(early_and_last, early=config.early, last=config.last),
-        )
-
-    return digits_rewards.experiment(config, loss)
+    return digits_rewards.experiment(config, rewards.matching(config, digits_rewards.chain(config)))

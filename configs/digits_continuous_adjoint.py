@@ -8,15 +8,10 @@ Over all transitions its gradient is that of cost minus reward through the whole
 estimate of it up to their weights.
 """
 
-from functools import partial
-
-import jax
 from ml_collections import ConfigDict
 
-from configs import digits_adjoint_matching, digits_rewards
-from losses import adjoint_matching, early_and_last, full_adjoint
-from losses.adjoint_matching import Reward
-from losses.types import Loss, Net
+from configs import digits_adjoint_matching, digits_rewards, rewards
+from losses import full_adjoint
 from train import Experiment
 
 
@@ -28,18 +23,4 @@ def get_config() -> ConfigDict:
 def build(config: ConfigDict) -> Experiment:
     """The experiment of these values."""
     chain = digits_rewards.chain(config)
-
-    def loss(net: Net, base: Net, reward: Reward, x: jax.Array, key: jax.Array) -> Loss:
-        return adjoint_matching(
-            net,
-            x,
-            key,
-            base=base,
-            reward=reward,
-            transitions=chain,
-            reward_scale=config.reward_scale,
-            choice=partial(early_and_last, early=config.early, last=config.last),
-            adjoint=full_adjoint,
-        )
-
-    return digits_rewards.experiment(config, loss)
+    return digits_rewards.experiment(config, rewards.matching(config, chain, adjoint=full_adjoint))

@@ -8,8 +8,8 @@ images of the target: `label_agreement` is the share of samples that the judge t
 """
 
 from collections.abc import Callable, Iterable
-from functools import cache
-from typing import Any, TypeAlias
+from functools import cache, partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,20 +19,17 @@ from ml_collections import ConfigDict
 import data
 import eval as evaluation
 import train
-from configs import digits, digits_rectified_flow, glue
+from configs import digits, digits_rectified_flow, glue, rewards
 from losses import linear, transitions
 from losses.adjoint_matching import Reward
 from losses.transitions import Transitions
-from losses.types import Loss, Net
+from losses.types import Net
 from models import preconditioning
 from samplers import euler, grids
-from train import Batch, Context, Experiment, Params
+from train import Experiment, Params
 
 REWARDING_SEED = 1  # the judge's is 0
 NETWORK = ("patch", "width", "depth", "heads", "time_scale", "double_norm")
-
-Tuning: TypeAlias = Callable[[Net, Net, Reward, jax.Array, jax.Array], Loss]
-"""(velocity, the flow's own, reward, x, key) -> loss"""
 
 
 def get_config() -> ConfigDict:
@@ -61,7 +58,7 @@ def chain(config: ConfigDict) -> Transitions:
     return transitions.ancestral(linear, grids.linear(config.chain_steps))
 
 
-def experiment(config: ConfigDict, tuning: Tuning) -> Experiment:
+def experiment(config: ConfigDict, tuning: rewards.Tuning) -> Experiment:
     """The experiment of these values and of a way to tune."""
     source = data.digits()
     if not 0 <= config.target < source.num_classes:
@@ -75,12 +72,6 @@ def experiment(config: ConfigDict, tuning: Tuning) -> Experiment:
     def frozen() -> Params:
         return {"flow": flow(), "reward": classifier(REWARDING_SEED).params}
 
-    def objective(params: Params, batch: Batch, key: jax.Array, context: Context) -> Loss:
-        labels = batch["label"]
-        base = velocity(context.frozen["flow"], labels)
-        reward = reward_of(context.frozen["reward"], config.target)
-        return tuning(velocity(params, labels), base, reward, batch["image"], key)
-
     samplers = tuple(
         glue.ode_sampler(f"euler {n}", euler, n, velocity, source.shape, grids.linear(n), path=linear)
         for n in config.euler_steps
@@ -89,7 +80,7 @@ def experiment(config: ConfigDict, tuning: Tuning) -> Experiment:
         init=glue.initialiser(model, source),
         initial=flow if config.teacher_run else None,
         frozen=frozen,
-        objective=objective,
+        objective=rewards.objective(velocity, partial(reward_of, target=config.target), tuning),
         judge=judge(config.target),
         **digits.training(config, source, samplers),
     )
@@ -105,7 +96,7 @@ def trained_flow(config: ConfigDict) -> Callable[[], Params]:
     """
     workdir = config.teacher_run
     if not workdir:
-        return _no_flow
+        return rewards.no_flow
     config_file, theirs = evaluation.read_run(workdir)
     if config_file.name != "digits_rectified_flow.py":
         raise ValueError(
@@ -115,10 +106,6 @@ def trained_flow(config: ConfigDict) -> Callable[[], Params]:
         if theirs[name] != config[name]:
             raise ValueError(f"the flow in {workdir} has {name} {theirs[name]}, this run {config[name]}")
     return lambda: train.restore_average(workdir, f"power_{theirs.sigma_rels[0]:.2f}")[0]
-
-
-def _no_flow() -> Any:
-    raise ValueError("this run needs a trained flow: give its workdir with --config.teacher_run=DIR")
 
 
 @cache

@@ -26,6 +26,7 @@ import numpy as np
 import optax
 from ml_collections import ConfigDict
 
+import data
 from configs import adaptive_steps, flows, glue, guiding, imagenet256, judged, trained_models
 from losses import linear, rectified_flow
 from losses.types import Loss, Net
@@ -104,20 +105,8 @@ def guide_channels(net: Net, reference: Net, *, scale: float, channels: int) -> 
     return guided
 
 
-def build(config: ConfigDict) -> Experiment:
-    """The experiment of these values."""
-    guiding.check_null_class(config, config.guidance)
-    space = imagenet256.space(config)
-    source = space.source
-    model = network(config, source.num_classes)
-
-    def velocity(params: Params, labels: jax.Array | None) -> Net:
-        return preconditioning.velocity(glue.bind(model, params, labels))
-
-    def objective(params: Params, batch: Batch, key: jax.Array, context: Context) -> Loss:
-        key_loss, key_labels = jax.random.split(key)
-        labels = guiding.drop_labels(key_labels, batch["label"], source.num_classes, config.label_dropout)
-        return rectified_flow(velocity(params, labels), batch["image"], key_loss)
+def samplers(config: ConfigDict, velocity: glue.NetOf, source: data.Source) -> tuple[Sampler, ...]:
+    """Of a velocity, guided: the SDE, the ODE, and the ODE with adaptive steps if they are asked for."""
 
     def guided(params: Params, labels: jax.Array | None) -> Net:
         net = velocity(params, labels)
@@ -133,18 +122,35 @@ def build(config: ConfigDict) -> Experiment:
         return euler_maruyama(guided(params, labels), x, times, keys, path=linear, diffusion=diffusion)
 
     calls, n = 1 if config.guidance == 1 else 2, config.heun_steps
-    samplers: tuple[Sampler, ...] = (
+    return (
         Sampler(f"euler_maruyama {config.sde_steps}", calls * config.sde_steps, stochastic),
         glue.ode_sampler(f"heun {n}", heun, calls * (2 * n - 1), guided, source.shape, grids.linear(n), path=linear),
+        *adaptive_steps.rk45(config.tolerance, guided, source.shape),
     )
-    samplers += adaptive_steps.rk45(config.tolerance, guided, source.shape)
+
+
+def build(config: ConfigDict) -> Experiment:
+    """The experiment of these values."""
+    guiding.check_null_class(config, config.guidance)
+    space = imagenet256.space(config)
+    source = space.source
+    model = network(config, source.num_classes)
+
+    def velocity(params: Params, labels: jax.Array | None) -> Net:
+        return preconditioning.velocity(glue.bind(model, params, labels))
+
+    def objective(params: Params, batch: Batch, key: jax.Array, context: Context) -> Loss:
+        key_loss, key_labels = jax.random.split(key)
+        labels = guiding.drop_labels(key_labels, batch["label"], source.num_classes, config.label_dropout)
+        return rectified_flow(velocity(params, labels), batch["image"], key_loss)
+
     return Experiment(
         init=glue.initialiser(model, source),
         **flows.start(config, model, source),
         objective=objective,
         optimizer=optax.adam(config.learning_rate),
         averages={"ema": partial(averages.constant, decay=config.average_decay)},
-        **imagenet256.fields(config, space, samplers, drawn=1),
+        **imagenet256.fields(config, space, samplers(config, velocity, source), drawn=1),
     )
 
 

@@ -210,4 +210,11 @@ def _stored_at(settings: Settings) -> StoredAt:
     return stored_at(_names_of(settings), settings["network"]["patch"])
 
 
-FAMILY = Family(recognises, convert, build, _stored_at, lambda settings: {}, "--weights, with --features dinov2")
+FAMILY = Family(
+    recognises,
+    convert,
+    build,
+    _stored_at,
+    lambda settings: {},
+    "--weights, with --features dinov2, or --config.reward_weights",
+)

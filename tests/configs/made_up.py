@@ -59,6 +59,11 @@ SPECIAL: dict[str, dict[str, Any]] = {
         for name in ("adjoint_matching", "continuous_adjoint")
     },
     "digits_draft": {"chain_steps": 3, "last": 2},
+    **{
+        f"imagenet256_{name}": {"heads": 2, "chain_steps": 3, "early": 1, "last": 1}
+        for name in ("adjoint_matching", "continuous_adjoint")
+    },
+    "imagenet256_draft": {"heads": 2, "chain_steps": 3, "last": 2},
 }
 TEACHERS: dict[str, tuple[str, dict[str, Any]]] = {
     "cifar10_cd": ("cifar10_edm", {"ncsnpp": True}),
@@ -75,6 +80,7 @@ TEACHERS: dict[str, tuple[str, dict[str, Any]]] = {
     "imagenet64_multistep_distillation": ("imagenet64_cosine", {}),
     "imagenet64_multistep_adm": ("imagenet64_edm", {}),
     "imagenet256_scm_distillation": ("imagenet256_sit", {}),
+    **{f"imagenet256_{name}": ("imagenet256_sit", {}) for name in ("adjoint_matching", "continuous_adjoint", "draft")},
     "imagenet512_scm_training": ("imagenet512_trigflow", {}),
     "imagenet512_scm_distillation": ("imagenet512_trigflow", {}),
     **{f"digits_{name}": ("digits_teacher", {}) for name in ("cd", "ect", "stable", "scm", "scm_guided", "multistep")},

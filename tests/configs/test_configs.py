@@ -48,13 +48,19 @@ JOINTS = (
     "latents",
     "likelihoods",
     "odes",
+    "rewards",
     "teachers",
     "trained_models",
 )
-DATA = ("cifar10", "digits_students", "imagenet", "imagenet256", "imagenet512", "mnist", "mnist_latents")
+DATA = (
+    *("cifar10", "digits_students", "imagenet", "imagenet256", "imagenet256_rewards", "imagenet512"),
+    *("mnist", "mnist_latents"),
+)
 SHARED = ("__init__", *METHODS, *JOINTS, *DATA, *CONVERTED)  # not runs
 NAMES = sorted(path.stem for path in CONFIGS.glob("*.py") if path.stem not in SHARED)
-STEPPED = [name for name in NAMES if not name.startswith("stable")]  # those take theirs in test_stable.py
+TUNED = tuple(f"imagenet256_{name}" for name in ("adjoint_matching", "continuous_adjoint", "draft"))
+# The others take theirs in test_stable.py and in test_imagenet256_rewards.py.
+STEPPED = [name for name in NAMES if not name.startswith("stable") and name not in TUNED]
 PUBLISHED = [name for name in NAMES if name.startswith(("cifar10", "imagenet", "latents", "stable"))]
 SIZED = [name for name in PUBLISHED if "\nSIZES = " in (CONFIGS / f"{name}.py").read_text()]
 
@@ -204,6 +210,7 @@ MILLIONS = [
     ("imagenet256_imm", "", 675.0),
     ("imagenet256_ilct", "B", 130.0),
     ("imagenet256_improved_mean_flow_sit", "B", 131.0),
+    ("imagenet256_draft", "B", 130),
     ("imagenet256_sit", "S", 33),
     ("imagenet256_sit", "B", 130),
     ("imagenet256_sit", "L", 458),

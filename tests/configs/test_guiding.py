@@ -128,6 +128,7 @@ NULLED: tuple[tuple[str, dict[str, float]], ...] = (  # runs that are guided aga
     ("imagenet256_shortcut", {}),
     ("imagenet256_sit", {}),
     ("imagenet256_imm", {}),
+    ("imagenet256_draft", {}),
     ("imagenet512_trigflow", {}),
     ("imagenet64_trigflow", {"guidance": 1.5}),
     ("mnist_latent_teacher", {}),

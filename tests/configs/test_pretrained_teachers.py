@@ -238,7 +238,13 @@ def test_a_flow_points_to_noise(tmp_path):
 
 
 @pytest.mark.usefixtures("small_data")
-@pytest.mark.parametrize("name", ["imagenet256_sit", "imagenet256_mean_flow", "imagenet256_shortcut"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("imagenet256_sit", "imagenet256_mean_flow", "imagenet256_shortcut"),
+        *("imagenet256_adjoint_matching", "imagenet256_continuous_adjoint", "imagenet256_draft"),
+    ],
+)
 def test_a_flow_of_another_program_starts_ours(name, tmp_path):
     """SiT's weights with its time turned round and without its variance are ours."""
     config = small(name, bfloat16=False)
