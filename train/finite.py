@@ -1,7 +1,10 @@
 """Whether training is still going somewhere: the scalars of a step on the host, and whether they are finite."""
 
+from typing import Any
+
 import jax
 import numpy as np
+import optax
 
 
 class NonFiniteError(FloatingPointError):
@@ -38,3 +41,23 @@ def check_finite(step: int, values: dict[str, float], *, before: int, allowed: i
         f"step {step} is not finite{on_end}: {terms}. The last checkpoint is from before "
         f"{'these steps' if before else 'this step'}."
     )
+
+
+def check_parameters(step: int, params: Any) -> None:
+    """Keep parameters that are not finite from being written.
+
+    The scalars of a step are those of the parameters that it began with; what it made of them is seen here, or by the
+    next one.
+
+    Raises:
+        NonFiniteError: they are not.
+    """
+    norm = float(_norm(params))
+    if not np.isfinite(norm):
+        raise NonFiniteError(
+            f"the parameters after step {step} are not finite, parameter_norm {norm:.6g}, though loss and gradient"
+            " were: the optimizer made them so. The last checkpoint is from before this step."
+        )
+
+
+_norm = jax.jit(optax.tree.norm)

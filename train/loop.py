@@ -15,7 +15,7 @@ from .agreement import on_first, stop_of_any
 from .checkpoint import Checkpoints
 from .experiment import Experiment, validate
 from .feeding import global_batches
-from .finite import check_finite, on_host
+from .finite import check_finite, check_parameters, on_host
 from .lock import hold
 from .memory import explaining_memory
 from .periodic import carry_out, due_at, left_at, tell_failures
@@ -178,6 +178,8 @@ def train_from(
                 not_finite = check_finite(done, values, before=not_finite, allowed=experiment.nonfinite_steps)
                 if not not_finite:
                     window.append(values)
+            if save_now or snapshot_now or left:
+                check_parameters(step, state.params)
 
             # ---- Write -------------------------------------------------------------------------------------------
             if log_now and window:

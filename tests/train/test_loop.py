@@ -12,6 +12,11 @@ from losses import denoising
 from tests.tiny import experiment, net_of
 from train import NonFiniteError, Periodic, checkpoint, fit, read_log, restore_average
 
+EXPLODING = optax.GradientTransformation(
+    lambda params: optax.EmptyState(),
+    lambda gradient, state, params: (jax.tree.map(lambda g: jnp.full_like(g, jnp.inf), gradient), state),
+)
+
 
 def failing_at(bad_step):
     def objective(params, batch, key, context):
@@ -69,14 +74,34 @@ def test_a_non_finite_loss_stops_with_its_step_and_terms_and_saves_nothing_after
     assert saved == [step for step in (8, 16) if step < bad_step]
 
 
-def test_parameters_that_are_not_finite_stop_the_run_though_the_loss_is(tmp_path):
-    exploding = optax.GradientTransformation(
-        lambda params: optax.EmptyState(),
-        lambda gradient, state, params: (jax.tree.map(lambda g: jnp.full_like(g, jnp.inf), gradient), state),
-    )
-    with pytest.raises(NonFiniteError, match=r"step 1 is not finite: .*parameter_norm inf"):
-        fit(experiment(optimizer=exploding), tmp_path)
+@pytest.mark.parametrize(
+    ("checkpoint_every", "message"),
+    [
+        (1, "the parameters after step 1 are not finite, parameter_norm inf"),
+        (8, r"step 2 is not finite: .*parameter_norm inf"),
+    ],
+)
+def test_parameters_that_are_not_finite_stop_the_run_though_the_loss_was(tmp_path, checkpoint_every, message):
+    """At once where they would be written, and else at the next step."""
+    with pytest.raises(NonFiniteError, match=message):
+        fit(experiment(optimizer=EXPLODING, checkpoint_every=checkpoint_every, snapshot_every=0), tmp_path)
     assert not any(path.name.isdigit() for path in (tmp_path / "checkpoints").iterdir())
+
+
+@pytest.mark.parametrize("written", ["snapshot_every", "periodic"])
+def test_nothing_is_made_of_parameters_that_are_not_finite(tmp_path, written):
+    seen: list[int] = []
+
+    def see(workdir, step, params):
+        seen.append(step)
+        return {}
+
+    periodic = (Periodic(1, see),) if written == "periodic" else ()
+    tiny = experiment(optimizer=EXPLODING, periodic=periodic, snapshot_every=int(written == "snapshot_every"))
+    with pytest.raises(NonFiniteError, match="the parameters after step 1 are not finite"):
+        fit(tiny, tmp_path)
+    assert not seen
+    assert not [path for path in (tmp_path / "snapshots").glob("*") if path.name.isdigit()]
 
 
 def test_a_sigterm_that_comes_while_a_step_is_written_is_answered_by_the_next(tmp_path, monkeypatch):

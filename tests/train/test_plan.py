@@ -172,3 +172,27 @@ def test_a_shape_that_is_no_slice_is_told_in_a_line():
     assert code == 1
     assert "the TPU compiler refuses topology 'v5e:3x5'" in output
     assert "Traceback" not in output
+
+
+@needs_libtpu
+def test_a_step_goes_over_its_parameters_once():
+    """Of a linear network 13 times their size in a TPU's main memory.
+
+    Read by the forward pass; the gradient written, and by the sum over devices read and written; by the optimizer with
+    the average read are gradient, parameters, two moments and average, and the last four written.
+    """
+    program = """
+from functools import partial
+import optax
+from tests.tiny import experiment
+from train import averages, topology_devices
+from train.plan import plan
+
+average = {"constant": partial(averages.constant, decay=0.9)}
+found = plan(experiment(dim=8192, optimizer=optax.adam(1e-2), averages=average), topology_devices("v5e:2x2"))
+print(found.cost.memory_bytes / (4 * 8192**2))
+"""
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, env=environment(), cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout) == pytest.approx(13, abs=0.1)
