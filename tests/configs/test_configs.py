@@ -19,6 +19,7 @@ from train import check, count_parameters, make_mesh, make_step, place_state
 CONFIGS = Path(__file__).parents[2] / "configs"
 METHODS = (
     "adapters",
+    "aligning",
     "ctm",
     "flow_maps",
     "flows",

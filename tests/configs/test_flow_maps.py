@@ -65,7 +65,7 @@ def test_with_a_floor_nothing_is_gained_from_a_weight_without_bound(floor):
         return jnp.zeros(len(x)), {"t": t, "s": t / 2, "distance": jnp.zeros(len(x))}
 
     config = small("digits_lsd", floor=floor)
-    experiment = flow_maps.self_distilled(config, solved)
+    experiment = flow_maps.digits_self_distilled(config, solved)
     params = experiment.init(jax.random.key(0))
     batch = experiment.prepare(jax.random.key(1), jax.tree.map(jnp.asarray, next(experiment.batches(0))))
     context = Context(jnp.zeros((), int), None, {})
