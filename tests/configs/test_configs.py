@@ -52,7 +52,16 @@ JOINTS = (
     "teachers",
     "trained_models",
 )
-DATA = ("cifar10", "digits_students", "imagenet", "imagenet256", "imagenet512", "mnist", "mnist_latents")
+DATA = (
+    "cifar10",
+    "digits_students",
+    "imagenet",
+    "imagenet256",
+    "imagenet256_flow_maps",
+    "imagenet512",
+    "mnist",
+    "mnist_latents",
+)
 SHARED = ("__init__", *METHODS, *JOINTS, *DATA, *CONVERTED)  # not runs
 NAMES = sorted(path.stem for path in CONFIGS.glob("*.py") if path.stem not in SHARED)
 STEPPED = [name for name in NAMES if not name.startswith("stable")]  # those take theirs in test_stable.py
@@ -213,6 +222,10 @@ MILLIONS = [
     ("imagenet256_mean_flow", "M/2", 308),
     ("imagenet256_mean_flow", "L/2", 459),
     ("imagenet256_mean_flow", "XL/2", 676),
+    *((f"imagenet256_{name}", "XL", 675) for name in ("lsd", "esd", "psd", "ayf")),  # SiT's and another embedding
+    *((f"imagenet256_{name}", "B", 130) for name in ("lsd", "ayf")),
+    ("imagenet256_lsd", "S", 33),
+    ("imagenet256_lsd", "L", 458),
     ("imagenet64_edm", "", 295.9),
     ("imagenet64_cd", "", 295.9),
     ("imagenet64_cosine", "", 394.0),
