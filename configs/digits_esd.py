@@ -26,4 +26,4 @@ def get_config() -> ConfigDict:
 
 def build(config: ConfigDict) -> Experiment:
     """The experiment of these values."""
-    return flow_maps.self_distilled(config, partial(eulerian, pairs=pairs.ordered))
+    return flow_maps.digits_self_distilled(config, partial(eulerian, pairs=pairs.ordered))

@@ -26,4 +26,4 @@ def get_config() -> ConfigDict:
 def build(config: ConfigDict) -> Experiment:
     """The experiment of these values."""
     law = triples.split if config.uniform else triples.midpoint
-    return flow_maps.self_distilled(config, partial(semigroup, triples=partial(law, pairs=pairs.ordered)))
+    return flow_maps.digits_self_distilled(config, partial(semigroup, triples=partial(law, pairs=pairs.ordered)))

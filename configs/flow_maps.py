@@ -1,7 +1,7 @@
 """What the runs share that learn a flow map by its mean velocity: Shortcut, flow map matching, Align Your Flow.
 
 Not a run. On the digits they have the network of docs/results.md, told a second time, and its budget. LSD, ESD and PSD
-(Boffi et al. 2025) are one experiment here with three residuals.
+(Boffi et al. 2025) are one experiment here with three residuals, of any network and data.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,7 +18,7 @@ from configs import digits, digits_students, glue
 from configs.trajectories import FlowMapOf
 from losses import Path, adaptive, conversions, linear, rectified_flow
 from losses.flow_map_matching import diagonal
-from losses.types import AverageVelocity, Loss
+from losses.types import AverageVelocity, FlowMap, Loss
 from models import preconditioning
 from models.log_variance import LogVariance
 from samplers import flow_map, grids
@@ -108,22 +108,43 @@ def matching_config() -> ConfigDict:
     return config
 
 
-def self_distilled(config: ConfigDict, residual: Residual) -> Experiment:
-    """The residual on the first rows of a batch, flow matching of its diagonal on the others; weights are learned.
+def self_distillation(
+    config: ConfigDict,
+    model: glue.Backbone,
+    source: data.Source,
+    residual: Residual,
+    *,
+    start: Callable[[], Params] | None = None,
+) -> tuple[dict[str, Any], tuple[Sampler, ...]]:
+    """The fields of an Experiment that say what is learned, and its samplers.
+
+    The first rows of a batch train the residual, the others its diagonal by flow matching; weights are learned.
 
     A network that starts as 0 has no residual, for which the learned weight would grow without bound, until the first
     residual that there is throws the network back to a constant. With `floor` added to the residual of an element
     the weight is at most 1 / floor.
+
+    Args:
+        config: with share, floor, step_counts and seed.
+        model: with `second_time=True`.
+        source: of the examples.
+        residual: LSD's, ESD's or PSD's.
+        start: () -> parameters of the network to start from; at random without.
     """
-    source = data.digits()
-    model = digits.network(config, source).clone(second_time=True)
     u_of = average_velocity(model)
     network = glue.initialiser(model, source)
 
+    def log_weights(keys: Sequence[jax.Array]) -> dict[str, Params]:
+        weights = (LogVariance().init(k, jnp.zeros(1))["params"] for k in keys)
+        return dict(zip(("diagonal", "start", "end"), weights, strict=True))
+
     def init(key: jax.Array) -> Params:
         key_network, *keys = jax.random.split(key, 4)
-        weights = (LogVariance().init(k, jnp.zeros(1))["params"] for k in keys)
-        return {"network": network(key_network), **dict(zip(("diagonal", "start", "end"), weights, strict=True))}
+        return {"network": network(key_network), **log_weights(keys)}
+
+    def initial(start: Callable[[], Params]) -> Params:
+        _, *keys = jax.random.split(jax.random.key(config.seed), 4)
+        return {"network": start(), **log_weights(keys)}
 
     def log_weight(params: Params, name: str, t: jax.Array) -> jax.Array:
         return -cast(jax.Array, LogVariance().apply({"params": params[name]}, t))
@@ -142,10 +163,18 @@ def self_distilled(config: ConfigDict, residual: Residual) -> Experiment:
         t, distance = [metrics["t"], metrics_on["t"]], [metrics["distance"], on]
         return jnp.concatenate(loss), {"t": jnp.concatenate(t), "distance": jnp.concatenate(distance) / elements}
 
-    def sampled(params: Params, labels: jax.Array | None) -> Any:
+    def sampled(params: Params, labels: jax.Array | None) -> FlowMap:
         return jumps_of(u_of)(params["network"], labels)
 
-    samplers = flow_map_samplers(sampled, source.shape, config.step_counts)
+    learned = {"init": init, "initial": start and partial(initial, start), "objective": objective}
+    return learned, flow_map_samplers(sampled, source.shape, config.step_counts)
+
+
+def digits_self_distilled(config: ConfigDict, residual: Residual) -> Experiment:
+    """Self-distillation on the digits."""
+    source = data.digits()
+    model = digits.network(config, source).clone(second_time=True)
+    learned, samplers = self_distillation(config, model, source, residual)
     fields = digits.fields(config, source, samplers)
     fields["optimizer"] = optax.chain(optax.clip_by_global_norm(config.clip), fields["optimizer"])
-    return Experiment(init=init, objective=objective, **fields)
+    return Experiment(**learned, **fields)

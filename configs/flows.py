@@ -42,6 +42,20 @@ NETWORK: dict[str, Any] = {
 # ---- Starts ----------------------------------------------------------------------------------------------------------
 
 
+def read(run: str) -> tuple[ConfigDict, trained_models.Flow]:
+    """The values of a run, and what it says of its flow.
+
+    Raises:
+        FileNotFoundError: if there is no run.
+        ValueError: if the run is not of a flow.
+    """
+    config_file, config = evaluation.read_run(run)
+    module = evaluation.load_module(config_file)
+    if not hasattr(module, "flow"):
+        raise ValueError(f"the run in {run} is of {config_file.name}, which does not train a flow")
+    return config, module.flow(config)
+
+
 def start(config: ConfigDict, model: glue.Backbone, source: data.Source) -> dict[str, Any]:
     """The field of an Experiment that starts it from the flow in config.teacher_run; without one it starts at random.
 
@@ -53,11 +67,7 @@ def start(config: ConfigDict, model: glue.Backbone, source: data.Source) -> dict
     """
     if not config.teacher_run:
         return {}
-    config_file, theirs = evaluation.read_run(config.teacher_run)
-    module = evaluation.load_module(config_file)
-    if not hasattr(module, "flow"):
-        raise ValueError(f"the run in {config.teacher_run} is of {config_file.name}, which does not train a flow")
-    flow: trained_models.Flow = module.flow(theirs)
+    theirs, flow = read(config.teacher_run)
     values = theirs if flow.values is None else flow.values
     pairs = [(name, values.get(name, usual), config.get(name, usual)) for name, usual in NETWORK.items()]
     pairs += [("shape", tuple(flow.shape), tuple(source.shape))]

@@ -95,7 +95,7 @@ def get_config(size: str = "B/4") -> ConfigDict:
 
 
 def network(config: ConfigDict, num_classes: int) -> DiT:
-    """The transformer of SiT, told t and t - s."""
+    """The transformer of SiT, told a second time."""
     return DiT(
         patch=config.patch,
         width=config.width,

@@ -3,9 +3,12 @@
 import json
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
-from configs import cifar10
+from configs import cifar10, imagenet256
+from models import DiT
 from models.pretrained import convert, write
 from tests.models.pretrained import made_up as checkpoints
 from tests.models.pretrained import written
@@ -39,3 +42,35 @@ def student_checkpoint(tmp_path, config, form, kind="edm", preconditioning="edm"
     path = written.write_state_dict(tmp_path / "edm.pt", checkpoints.tensors(case, params))
     write(tmp_path / "edm", convert(path, **case.given), path)
     return tmp_path / "edm", params
+
+
+def transformer(tmp_path, config, program):
+    """A folder of a transformer of a student's own shape, with outputs of a variance; it, and its parameters."""
+    source = imagenet256.space(config).source
+    shape = {field: config[field] for field in ("patch", "width", "depth", "heads")}
+    theirs: Any = DiT(**shape, num_classes=source.num_classes, out_channels=2 * source.shape[-1])
+    settings = {"network": shape, "shape": source.shape}
+    case = checkpoints.Case("dit", theirs, settings, {"program": program, "heads": config.heads})
+    params = checkpoints.params_of(case)
+    path = written.write_state_dict(tmp_path / "transformer.pt", checkpoints.tensors(case, params))
+    write(tmp_path / program, convert(path, **case.given), path)
+    return tmp_path / program, (theirs, params)
+
+
+def backwards(theirs, params, program):
+    """v(x, t, labels) of a transformer, t = 1 noise: SiT's time is 1 at data, and it points there; REPA's is ours."""
+
+    def v(x, t, labels):
+        sign, time = (-1, 1 - t) if program == "sit" else (1, t)
+        return sign * theirs.apply({"params": params}, x, time, labels)[..., : x.shape[-1]]
+
+    return v
+
+
+def silent(start):
+    """Parameters of a network to which the second time says nothing."""
+    if "network" in start:
+        return {**start, "network": silent(start["network"])}
+    (second,) = set(start["conditioning"]) - {"t", "labels"}
+    nothing = jax.tree.map(jnp.zeros_like, start["conditioning"][second])
+    return {**start, "conditioning": {**start["conditioning"], second: nothing}}

@@ -48,6 +48,7 @@ SPECIAL: dict[str, dict[str, Any]] = {
     "imagenet256_scm_distillation": {"heads": 2},
     "imagenet256_sit": {"heads": 2},  # XLA on a CPU aborts on heads of one feature in bfloat16
     "imagenet256_mean_flow": {"heads": 2},
+    **{f"imagenet256_{name}": {"heads": 2} for name in ("lsd", "esd", "psd", "ayf")},
     "imagenet256_improved_mean_flow": {"heads": 2, "depth": 2, "head_depth": 1},
     "imagenet256_improved_mean_flow_sit": {"heads": 2},
     "imagenet256_ilct": {"heads": 2, "s1": 20},
@@ -81,6 +82,7 @@ TEACHERS: dict[str, tuple[str, dict[str, Any]]] = {
     "imagenet64_multistep_adm": ("imagenet64_edm", {}),
     "imagenet256_scm_distillation": ("imagenet256_sit", {}),
     **{f"imagenet256_{name}": ("imagenet256_sit", {}) for name in ("adjoint_matching", "continuous_adjoint", "draft")},
+    "imagenet256_ayf": ("imagenet256_sit", {}),
     "imagenet512_scm_training": ("imagenet512_trigflow", {}),
     "imagenet512_scm_distillation": ("imagenet512_trigflow", {}),
     **{f"digits_{name}": ("digits_teacher", {}) for name in ("cd", "ect", "stable", "scm", "scm_guided", "multistep")},

@@ -19,6 +19,7 @@ from train import check, count_parameters, make_mesh, make_step, place_state
 CONFIGS = Path(__file__).parents[2] / "configs"
 METHODS = (
     "adapters",
+    "aligning",
     "ctm",
     "flow_maps",
     "flows",
@@ -53,8 +54,15 @@ JOINTS = (
     "trained_models",
 )
 DATA = (
-    *("cifar10", "digits_students", "imagenet", "imagenet256", "imagenet256_rewards", "imagenet512"),
-    *("mnist", "mnist_latents"),
+    "cifar10",
+    "digits_students",
+    "imagenet",
+    "imagenet256",
+    "imagenet256_flow_maps",
+    "imagenet256_rewards",
+    "imagenet512",
+    "mnist",
+    "mnist_latents",
 )
 SHARED = ("__init__", *METHODS, *JOINTS, *DATA, *CONVERTED)  # not runs
 NAMES = sorted(path.stem for path in CONFIGS.glob("*.py") if path.stem not in SHARED)
@@ -221,6 +229,10 @@ MILLIONS = [
     ("imagenet256_mean_flow", "M/2", 308),
     ("imagenet256_mean_flow", "L/2", 459),
     ("imagenet256_mean_flow", "XL/2", 676),
+    *((f"imagenet256_{name}", "XL", 675) for name in ("lsd", "esd", "psd", "ayf")),  # SiT's and another embedding
+    *((f"imagenet256_{name}", "B", 130) for name in ("lsd", "ayf")),
+    ("imagenet256_lsd", "S", 33),
+    ("imagenet256_lsd", "L", 458),
     ("imagenet64_edm", "", 295.9),
     ("imagenet64_cd", "", 295.9),
     ("imagenet64_cosine", "", 394.0),

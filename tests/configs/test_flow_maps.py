@@ -1,11 +1,15 @@
-"""Configs of flow maps: what their samplers draw, and where Align Your Flow starts."""
+"""Configs of flow maps: what their samplers draw, where Align Your Flow starts, and which residual is of which rows."""
+
+from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs import digits_ayf, digits_rectified_flow, flow_maps, imagenet256_shortcut
+from configs import digits_ayf, digits_rectified_flow, flow_maps, imagenet256_mean_flow, imagenet256_shortcut
+from losses import flow_map_matching, pairs, triples
 from samplers import noise
 from tests.configs import made_up
 from tests.configs.made_up import module, small
@@ -65,7 +69,7 @@ def test_with_a_floor_nothing_is_gained_from_a_weight_without_bound(floor):
         return jnp.zeros(len(x)), {"t": t, "s": t / 2, "distance": jnp.zeros(len(x))}
 
     config = small("digits_lsd", floor=floor)
-    experiment = flow_maps.self_distilled(config, solved)
+    experiment = flow_maps.digits_self_distilled(config, solved)
     params = experiment.init(jax.random.key(0))
     batch = experiment.prepare(jax.random.key(1), jax.tree.map(jnp.asarray, next(experiment.batches(0))))
     context = Context(jnp.zeros((), int), None, {})
@@ -79,3 +83,39 @@ def test_with_a_floor_nothing_is_gained_from_a_weight_without_bound(floor):
         assert min(lowest) >= 1 + np.log(floor) - 1e-5
     else:
         assert min(lowest) < -20
+
+
+SPLIT, HALVED = (partial(law, pairs=pairs.ordered) for law in (triples.split, triples.midpoint))
+RESIDUALS: tuple[tuple[str, dict[str, bool], Any], ...] = (
+    ("imagenet256_lsd", {}, partial(flow_map_matching.lagrangian, pairs=pairs.ordered)),
+    ("imagenet256_esd", {}, partial(flow_map_matching.eulerian, pairs=pairs.ordered)),
+    ("imagenet256_psd", {}, partial(flow_map_matching.semigroup, triples=HALVED)),
+    ("imagenet256_psd", {"uniform": True}, partial(flow_map_matching.semigroup, triples=SPLIT)),
+)
+
+
+@pytest.mark.usefixtures("small_data")
+@pytest.mark.parametrize(("name", "values", "residual"), RESIDUALS)
+def test_the_first_rows_of_latents_have_the_residual_of_their_method(name, values, residual):
+    config = small(name, **values)
+    experiment = module(name).build(config)
+    params = made_up.params(experiment)
+    batch = experiment.prepare(jax.random.key(1), jax.tree.map(jnp.asarray, next(experiment.batches(0))))
+    context = Context(jnp.zeros((), int), None, {})
+    key, n = jax.random.key(3), round(config.share * config.batch_size)
+    _, metrics = experiment.objective(params, batch, key, context)
+    model = imagenet256_mean_flow.network(config, made_up.CLASSES)
+    u = flow_maps.average_velocity(model)(params["network"], batch["label"][:n])
+    _, expected = residual(u, batch["image"][:n], jax.random.split(key)[0])
+    elements = batch["image"][0].size
+    np.testing.assert_allclose(metrics["distance"][:n], expected["distance"] / elements, rtol=1e-4)
+    assert 0 < n < len(metrics["t"])
+    assert len(metrics["t"]) == config.batch_size
+
+
+@pytest.mark.parametrize("name", ["lsd", "esd", "psd", "ayf"])
+def test_sizes_are_those_of_sit(name):
+    get_config = module(f"imagenet256_{name}").get_config
+    assert get_config().to_dict() == get_config("XL").to_dict()
+    with pytest.raises(ValueError, match="size is 'Q', it must be one of S, B, L, XL"):
+        get_config("Q")

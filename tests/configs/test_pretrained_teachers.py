@@ -11,15 +11,14 @@ import pytest
 import train
 from configs import cifar10, forms, imagenet256, odes, teachers
 from losses import edm, linear
-from models import DiT, ddpmpp, ncsnpp, preconditioning
+from models import ddpmpp, ncsnpp, preconditioning
 from models.embeddings import fourier
 from models.pretrained import convert, write
 from samplers.noise import initial
-from tests.configs.converted import LARGEST, folder_of, student_checkpoint
+from tests.configs.converted import LARGEST, backwards, folder_of, silent, student_checkpoint, transformer
 from tests.configs.made_up import CLASSES, LATENT_SHAPE, SHAPE, module, small
 from tests.configs.made_up import images as made_up_images
 from tests.models.pretrained import made_up as checkpoints
-from tests.models.pretrained import written
 from train.state import check_initial
 
 KEYS, LABELS = jax.random.split(jax.random.key(0), 2), jnp.arange(2)
@@ -78,19 +77,10 @@ def test_a_denoiser_of_another_form_starts_a_student_as_it_is(kind, tmp_path):
     np.testing.assert_array_equal(f(X, jnp.zeros(3)), X)
 
 
-def transformer(tmp_path, config, program):
-    """A folder of a transformer of a student's own shape, with outputs of a variance; it, and its parameters."""
-    source = imagenet256.space(config).source
-    shape = {field: config[field] for field in ("patch", "width", "depth", "heads")}
-    theirs: Any = DiT(**shape, num_classes=source.num_classes, out_channels=2 * source.shape[-1])
-    settings = {"network": shape, "shape": source.shape}
-    case = checkpoints.Case("dit", theirs, settings, {"program": program, "heads": config.heads})
-    params = checkpoints.params_of(case)
-    path = written.write_state_dict(tmp_path / "transformer.pt", checkpoints.tensors(case, params))
-    write(tmp_path / program, convert(path, **case.given), path)
-    return tmp_path / program, (theirs, params)
-
-
+FLOWS = (
+    *("sit", "mean_flow", "shortcut", "lsd", "esd", "psd", "ayf"),
+    *("adjoint_matching", "continuous_adjoint", "draft"),
+)
 KINDS = (("edm", "edm"), ("vp", "vp"), ("ve", "ve"), ("discrete", "iddpm"))
 STUDENTS = ("cifar10_scm_training", "cifar10_scm_distillation", "cifar10_vct", "cifar10_ctm")
 
@@ -238,13 +228,7 @@ def test_a_flow_points_to_noise(tmp_path):
 
 
 @pytest.mark.usefixtures("small_data")
-@pytest.mark.parametrize(
-    "name",
-    [
-        *("imagenet256_sit", "imagenet256_mean_flow", "imagenet256_shortcut"),
-        *("imagenet256_adjoint_matching", "imagenet256_continuous_adjoint", "imagenet256_draft"),
-    ],
-)
+@pytest.mark.parametrize("name", [f"imagenet256_{name}" for name in FLOWS])
 def test_a_flow_of_another_program_starts_ours(name, tmp_path):
     """SiT's weights with its time turned round and without its variance are ours."""
     config = small(name, bfloat16=False)
@@ -257,7 +241,8 @@ def test_a_flow_of_another_program_starts_ours(name, tmp_path):
     start = experiment.initial()
     check_initial(start, jax.eval_shape(lambda: experiment.init(jax.random.key(0))))
     x, t = jax.random.normal(jax.random.key(0), (2, *space.source.shape)), jnp.array([0.25, 0.75])
-    plain = {**start, "conditioning": {part: start["conditioning"][part] for part in ("t", "labels")}}
+    network = start.get("network", start)
+    plain = {**network, "conditioning": {part: network["conditioning"][part] for part in ("t", "labels")}}
     found = theirs.clone(out_channels=0).apply({"params": plain}, x, t, LABELS)
     expected = -theirs.apply({"params": params}, x, 1 - t, LABELS)[..., :channels]
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
@@ -277,16 +262,11 @@ def test_a_flow_of_another_program_starts_imm_in_its_own_units(tmp_path):
     start = experiment.initial()
     check_initial(start, jax.eval_shape(lambda: experiment.init(jax.random.key(0))))
 
-    (second,) = set(start["conditioning"]) - {"t", "labels"}
-    silent = {
-        **start,
-        "conditioning": {**start["conditioning"], second: jax.tree.map(jnp.zeros_like, start["conditioning"][second])},
-    }
     (one, *_) = experiment.samplers
-    found = jax.jit(one.sample)(silent, KEYS, LABELS)
+    found = jax.jit(one.sample)(silent(start), KEYS, LABELS)
     t = jnp.full(len(KEYS), 0.994)
     x_t = t[0] * initial(KEYS, source.shape)
-    v = -theirs.apply({"params": params}, x_t, 1 - t, LABELS)[..., : source.shape[-1]]
+    v = backwards(theirs, params, "sit")(x_t, t, LABELS)
     np.testing.assert_allclose(found, x_t - t[0] * v, rtol=1e-4, atol=1e-5)
     facts = train.check(experiment)
     assert facts.scalars["gradient_norm"] > 0
@@ -318,8 +298,7 @@ def test_a_flow_of_another_program_starts_both_heads_of_improved_mean_flow(progr
     (one, *_) = experiment.samplers
     found = jax.jit(one.sample)(silent, KEYS, LABELS)
     x = initial(KEYS, source.shape)
-    t, sign = (jnp.zeros(len(KEYS)), -1) if program == "sit" else (jnp.ones(len(KEYS)), 1)
-    v = sign * theirs.apply({"params": params}, x, t, LABELS)[..., : source.shape[-1]]
+    v = backwards(theirs, params, program)(x, jnp.ones(len(KEYS)), LABELS)
     assert jnp.abs(v).max() > 0.01
     np.testing.assert_allclose(found, x - v, rtol=1e-4, atol=1e-5)
 

@@ -21,7 +21,7 @@ from train.state import check_initial
 TOLD_MORE = (
     *("cifar10_ctm", "digits_ctm", "imagenet64_ctm"),
     *("digits_lcm", "digits_scm_guided", "imagenet512_scm_distillation", "mnist_latent_lcm"),
-    "imagenet256_scm_distillation",
+    *("imagenet256_scm_distillation", "imagenet256_ayf"),
     *("digits_tcd", "mnist_latent_tcd"),
 )
 OTHERS = ("digits_lcm", "digits_rectified_flow")  # teachers that are no diffusion models
