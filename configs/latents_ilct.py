@@ -29,7 +29,6 @@ import optax
 from ml_collections import ConfigDict
 from scipy.optimize import linear_sum_assignment  # type: ignore[import-untyped]
 
-import train
 from configs import glue, judged, latents
 from losses import cauchy, curricula, edm, latent_consistency_training, on_host, optimal_transport, pairs
 from losses.types import Loss, Net
@@ -145,17 +144,20 @@ def objective_of(
     """The loss of a consistency function of latents of so many numbers; noise is paired within classes, if it has any.
 
     Args:
-        config: with the values of `values`, and steps, sigma_min, sigma_data and fsdp.
+        config: with the values of `values`, and steps.
         f: (parameters, labels) -> consistency function.
         elements: of a latent.
     """
-    mesh = train.make_mesh(fsdp=config.fsdp)
 
     def objective(params: Params, batch: Batch, key: jax.Array, context: Context) -> Loss:
         points = curricula.ict_points(context.step, steps=config.steps, s0=config.s0, s1=config.s1)
-        labels = batch.get("label")
+        labels, mesh = batch.get("label"), jax.sharding.get_abstract_mesh()
         coupling = partial(
-            optimal_transport, assign=on_host(linear_sum_assignment), labels=labels, groups=config.groups, mesh=mesh
+            optimal_transport,
+            assign=on_host(linear_sum_assignment),
+            labels=labels,
+            groups=config.groups,
+            mesh=None if mesh.empty else mesh,
         )
         return latent_consistency_training(
             f(params, labels),

@@ -6,7 +6,7 @@ from typing import TypeAlias
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import AbstractMesh, Mesh, PartitionSpec
 
 from ._shapes import Float, Int
 from .types import Array, Batch, Key
@@ -27,7 +27,7 @@ def optimal_transport(
     assign: Assign,
     labels: Int[Array, "batch"] | None = None,
     groups: int = 1,
-    mesh: Mesh | None = None,
+    mesh: Mesh | AbstractMesh | None = None,
 ) -> tuple[Batch, Batch]:
     """(x, z), the noise of `independent` in the order of least total |x - z|^2 (Pooladian et al. 2023).
 

@@ -3,8 +3,11 @@
 import jax
 import numpy as np
 import pytest
+from jax.sharding import AbstractMesh, AxisType
 
 from configs import digits, glue, imagenet512_scm_distillation
+from tests.configs.made_up import module, small
+from train import Context
 from train.plan import batch_shapes, frozen_shapes
 
 
@@ -32,3 +35,22 @@ def test_a_student_is_planned_for_with_the_config_of_its_teacher():
 def test_what_is_computed_again_is_named_among_what_there_is():
     with pytest.raises(ValueError, match="remat is 'some', it must be one of none, dots, full"):
         glue.remat("some")
+
+
+@pytest.mark.usefixtures("small_data")
+@pytest.mark.parametrize("name", ["latents_ilct", "imagenet256_ilct"])
+def test_noise_is_paired_on_the_devices_that_a_step_is_for(name):
+    """Which need not be here."""
+    experiment = module(name).build(small(name, groups=4))
+    params = jax.eval_shape(experiment.init, jax.random.key(0))
+    batch = jax.eval_shape(experiment.prepare, jax.random.key(0), dict(batch_shapes(experiment)))
+
+    def loss(params, batch):
+        context = Context(jax.numpy.zeros((), int), None, {})
+        return experiment.objective(params, batch, jax.random.key(0), context)
+
+    slice_ = AbstractMesh((2, 2, 1), ("data", "fsdp", "tensor"), axis_types=(AxisType.Auto,) * 3)
+    with jax.sharding.use_abstract_mesh(slice_):
+        spread = str(jax.make_jaxpr(loss)(params, batch))
+    assert "shard_map" in spread
+    assert "shard_map" not in str(jax.make_jaxpr(loss)(params, batch))
