@@ -5,7 +5,7 @@ Not a run.
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 from ml_collections import ConfigDict
@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 import data
 import train
 from configs import flow_maps, flows, glue, guiding, teachers
+from configs.flows import lacking_flow
 from losses import align_eulerian, align_lagrangian, curricula, pairs, tangents
 from losses.types import Loss, Net
 from models import guide
@@ -43,7 +44,7 @@ def teacher(run: str, source: data.Source, *, guidance: float = 1.0) -> Teacher:
         ValueError: if the run is not of a flow, or of other data, or it is to be guided and never saw the null class.
     """
     if not run:
-        return Teacher(_lacking, _lacking, average="")
+        return Teacher(lacking_flow, lacking_flow, average="")
     _, flow = flows.read(run)
     teachers.check_alike(
         f"the flow in {run}",
@@ -102,7 +103,3 @@ def objective(
         )
 
     return of
-
-
-def _lacking(*args: Any) -> Any:
-    raise ValueError("this run needs a trained flow: give its workdir with --config.teacher_run=DIR")

@@ -19,7 +19,7 @@ from ml_collections import ConfigDict
 import data
 import eval as evaluation
 import train
-from configs import digits, digits_rectified_flow, glue, rewards
+from configs import digits, digits_rectified_flow, flows, glue, rewards
 from losses import linear, transitions
 from losses.adjoint_matching import Reward
 from losses.transitions import Transitions
@@ -96,7 +96,7 @@ def trained_flow(config: ConfigDict) -> Callable[[], Params]:
     """
     workdir = config.teacher_run
     if not workdir:
-        return rewards.no_flow
+        return flows.lacking_flow
     config_file, theirs = evaluation.read_run(workdir)
     if config_file.name != "digits_rectified_flow.py":
         raise ValueError(

@@ -56,6 +56,15 @@ def read(run: str) -> tuple[ConfigDict, trained_models.Flow]:
     return config, module.flow(config)
 
 
+def lacking_flow(*args: Any) -> Any:
+    """Say what a run lacks that has no flow to start from or to follow.
+
+    Raises:
+        ValueError: always.
+    """
+    raise ValueError("this run needs a trained flow: give its workdir with --config.teacher_run=DIR")
+
+
 def start(config: ConfigDict, model: glue.Backbone, source: data.Source) -> dict[str, Any]:
     """The field of an Experiment that starts it from the flow in config.teacher_run; without one it starts at random.
 

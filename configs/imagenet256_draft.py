@@ -43,10 +43,9 @@ def build(config: ConfigDict) -> Experiment:
     chain = imagenet256_rewards.chain(config, variance=transitions.no_noise)
 
     def loss(net: Net, base: Net, reward: Reward, x: jax.Array, key: jax.Array) -> Loss:
-        # One step is computed again at a time, so that memory hardly grows with `last`.
-        return direct_backpropagation(jax.checkpoint(net), x, key, reward=reward, transitions=chain, last=config.last)
+        return direct_backpropagation(net, x, key, reward=reward, transitions=chain, last=config.last)
 
-    return imagenet256_rewards.experiment(config, loss)
+    return imagenet256_rewards.experiment(config, loss, compared=False)
 
 
 def flow(config: ConfigDict) -> Flow:

@@ -8,12 +8,12 @@ Data as in imagenet256_sit.py. The teacher is a run of that config or a converte
 nobody has published weights of the paper's own transformer that we know. Without one it starts from random weights.
 
 The network is SiT's, told t - s and the guidance scale too, as the scale 1 - 1/omega; its last layer is twice as wide,
-u and v. Of a flow it starts with both halves that flow's velocity, at every scale.
+u and v. Both halves start as the flow's velocity, at every scale; the layers of t - s start at random.
 
 Paper: has no such run. Ours: not run. The values are those of imagenet256_improved_mean_flow.py: unverified here.
 
-Differs from the paper: conditions are added and modulate, and are no tokens; the head v is one layer; t is told, as
-SiT is; no interval of guidance is, and all times are guided, in training and in samples.
+Differs from the paper: conditions are added up and modulate, and are no tokens; the head v is one layer; the network is
+told t as well, as SiT's is, and no interval of guidance: all times are guided, in training and in samples.
 """
 
 from functools import partial
@@ -44,6 +44,7 @@ def get_config(size: str = "XL") -> ConfigDict:
     config = base.get_config()
     del config["head_depth"]
     config.update({"teacher_run": "", "patch": PATCH, **dit.SIZES[size]._asdict(), "guided": ((1, 1.5), (2, 1.5))})
+    config.update({"tensor": 1, "averages_on_host": False})
     return config
 
 

@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
 import data
@@ -69,9 +70,9 @@ def chain(config: ConfigDict, *, variance: Variance = transitions.memoryless) ->
     return transitions.euler_maruyama(linear, grids.linear(n), offset=1 / n, variance=variance)
 
 
-def experiment(config: ConfigDict, tuning: rewards.Tuning) -> Experiment:
-    """The experiment of these values and of a way to tune."""
-    guiding.check_null_class(config, config.guidance)
+def experiment(config: ConfigDict, tuning: rewards.Tuning, *, compared: bool = True) -> Experiment:
+    """The experiment of these values and of a way to tune, which may have no use for the flow beside the tuned one."""
+    check_null_class(config)
     space = imagenet256.space(config)
     source = space.source
     model = imagenet256_sit.network(config, source.num_classes)
@@ -81,7 +82,11 @@ def experiment(config: ConfigDict, tuning: rewards.Tuning) -> Experiment:
     def velocity(params: Params, labels: jax.Array | None) -> Net:
         return preconditioning.velocity(glue.bind(model, params, labels))
 
-    tuned = rewards.objective(velocity, liking.reward, tuning)
+    def remembering_little(net: Net, base: Net, reward: Reward, x: jax.Array, key: jax.Array) -> Loss:
+        # One call of the network is computed again at a time: those of all matched steps are more than a chip holds.
+        return tuning(jax.checkpoint(net), base, reward, x, key)
+
+    tuned = rewards.objective(velocity, liking.reward, remembering_little)
 
     def objective(params: Params, batch: Batch, key: jax.Array, context: Context) -> Loss:
         key_loss, key_labels = jax.random.split(key)
@@ -90,8 +95,8 @@ def experiment(config: ConfigDict, tuning: rewards.Tuning) -> Experiment:
 
     def frozen() -> Params:
         if not start:
-            rewards.no_flow()
-        return {"reward": liking.params(), "flow": start["initial"]()}
+            flows.lacking_flow()
+        return {"reward": liking.params(), "flow": start["initial"]() if compared else None}
 
     samplers = imagenet256_sit.samplers(config, velocity, source)
     return Experiment(
@@ -103,6 +108,22 @@ def experiment(config: ConfigDict, tuning: rewards.Tuning) -> Experiment:
         averages={"ema": partial(averages.constant, decay=config.average_decay)},
         **imagenet256.fields(config, space, samplers, drawn=1),
     )
+
+
+def check_null_class(config: ConfigDict) -> None:
+    """That the flow has seen the null class, if trajectories or samples ask for it.
+
+    Raises:
+        ValueError: it has not.
+    """
+    guiding.check_null_class(config, config.guidance)
+    if config.teacher_run and (config.label_dropout or config.guidance != 1):
+        _, flow = flows.read(config.teacher_run)
+        if not flow.guidable:
+            raise ValueError(
+                f"the flow in {config.teacher_run} was trained without label_dropout and never saw the null class:"
+                " tune it with --config.label_dropout=0 --config.guidance=1"
+            )
 
 
 # ---- The reward ------------------------------------------------------------------------------------------------------
@@ -174,10 +195,10 @@ def liked(path: str) -> data.Source | None:
 
 
 def mean_of(features: Callable[[Any, jax.Array], jax.Array], params: Any, images: data.Source) -> np.ndarray:
-    """Of the features of images, at unit length."""
+    """Of the features of images, at unit length; of several processes that of the first, since others may round it."""
     of = evaluation.over_devices(features, params)
     total = np.float32(0)
     for start in range(0, len(images), LIKED_AT_A_TIME):
         part = range(start, min(start + LIKED_AT_A_TIME, len(images)))
         total = total + of(np.stack([images[index]["image"] for index in part])).sum(axis=0)
-    return np.asarray(total / np.linalg.norm(total))
+    return np.asarray(multihost_utils.broadcast_one_to_all(total / np.linalg.norm(total)))

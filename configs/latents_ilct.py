@@ -31,7 +31,7 @@ from scipy.optimize import linear_sum_assignment  # type: ignore[import-untyped]
 
 from configs import glue, judged, latents
 from losses import cauchy, curricula, edm, latent_consistency_training, on_host, optimal_transport, pairs
-from losses.types import Loss, Net
+from losses.types import Coupling, Loss, Net
 from models import preconditioning
 from models.adm import adm
 from models.non_scaling_norm import non_scaling_norm
@@ -66,6 +66,7 @@ def get_config(data_set: str = "celebahq") -> ConfigDict:
             "channels_per_head": 64,
             "bfloat16": True,
             **values(),
+            "groups": 8,
             **VARIANTS[data_set],
         }
     )
@@ -82,7 +83,6 @@ def values() -> dict[str, Any]:
         "mean": -1.1,
         "std": 2.0,
         "diffusion_weight": 5.0,
-        "groups": 8,
         # optimizer
         "learning_rate": 1e-4,
         "weight_decay": 1e-4,
@@ -139,26 +139,20 @@ def build(config: ConfigDict) -> Experiment:
 
 
 def objective_of(
-    config: ConfigDict, f: glue.NetOf, *, elements: int
+    config: ConfigDict, f: glue.NetOf, *, elements: int, coupling: Coupling | None = None
 ) -> Callable[[Params, Batch, jax.Array, Context], Loss]:
-    """The loss of a consistency function of latents of so many numbers; noise is paired within classes, if it has any.
+    """The loss of a consistency function of latents of so many numbers, which are paired with noise within groups.
 
     Args:
         config: with the values of `values`, and steps.
         f: (parameters, labels) -> consistency function.
         elements: of a latent.
+        coupling: another way to pair.
     """
 
     def objective(params: Params, batch: Batch, key: jax.Array, context: Context) -> Loss:
         points = curricula.ict_points(context.step, steps=config.steps, s0=config.s0, s1=config.s1)
-        labels, mesh = batch.get("label"), jax.sharding.get_abstract_mesh()
-        coupling = partial(
-            optimal_transport,
-            assign=on_host(linear_sum_assignment),
-            labels=labels,
-            groups=config.groups,
-            mesh=None if mesh.empty else mesh,
-        )
+        labels = batch.get("label")
         return latent_consistency_training(
             f(params, labels),
             batch["image"],
@@ -168,10 +162,21 @@ def objective_of(
             small_noise=curricula.small_noise(points, sigma_min=config.sigma_min),
             diffusion_weight=config.diffusion_weight,
             sigma_data=config.sigma_data,
-            coupling=coupling,
+            coupling=coupling or transport(config),
         )
 
     return objective
+
+
+def transport(config: ConfigDict) -> Coupling:
+    """Optimal transport within config.groups of a batch, on the devices of the step that is being traced."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return partial(
+        optimal_transport,
+        assign=on_host(linear_sum_assignment),
+        groups=config.groups,
+        mesh=None if mesh.empty else mesh,
+    )
 
 
 def optimizer(config: ConfigDict) -> optax.GradientTransformation:

@@ -5,7 +5,7 @@ The frozen parameters of such a run are {"flow": those it starts from, "reward":
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NoReturn, TypeAlias
+from typing import Any, TypeAlias
 
 import jax
 from ml_collections import ConfigDict
@@ -53,12 +53,3 @@ def matching(config: ConfigDict, chain: Transitions, *, adjoint: Adjoint = lean_
         )
 
     return loss
-
-
-def no_flow() -> NoReturn:
-    """Say what a run lacks that has no flow to tune.
-
-    Raises:
-        ValueError: always.
-    """
-    raise ValueError("this run needs a trained flow: give its workdir with --config.teacher_run=DIR")

@@ -43,11 +43,16 @@ def check_finite(step: int, values: dict[str, float], *, before: int, allowed: i
     )
 
 
-def check_parameters(step: int, params: Any) -> None:
+def check_parameters(step: int, params: Any, *, before: int) -> None:
     """Keep parameters that are not finite from being written.
 
     The scalars of a step are those of the parameters that it began with; what it made of them is seen here, or by the
     next one.
+
+    Args:
+        step: the last one.
+        params: what it made.
+        before: how many steps on end were not finite, this one included.
 
     Raises:
         NonFiniteError: they are not.
@@ -55,8 +60,9 @@ def check_parameters(step: int, params: Any) -> None:
     norm = float(_norm(params))
     if not np.isfinite(norm):
         raise NonFiniteError(
-            f"the parameters after step {step} are not finite, parameter_norm {norm:.6g}, though loss and gradient"
-            " were: the optimizer made them so. The last checkpoint is from before this step."
+            f"the parameters after step {step} are not finite, parameter_norm {norm:.6g}: "
+            + (f"nor were loss and gradient of {before} steps on end" if before else "of a finite loss and gradient")
+            + f". The last checkpoint is from before {'these steps' if before else 'this step'}."
         )
 
 

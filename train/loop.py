@@ -179,7 +179,7 @@ def train_from(
                 if not not_finite:
                     window.append(values)
             if save_now or snapshot_now or left:
-                check_parameters(step, state.params)
+                check_parameters(step, state.params, before=not_finite)
 
             # ---- Write -------------------------------------------------------------------------------------------
             if log_now and window:

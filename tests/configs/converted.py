@@ -71,6 +71,6 @@ def silent(start):
     """Parameters of a network to which the second time says nothing."""
     if "network" in start:
         return {**start, "network": silent(start["network"])}
-    (second,) = set(start["conditioning"]) - {"t", "labels"}
+    (second,) = set(start["conditioning"]) - {"t", "w", "labels"}
     nothing = jax.tree.map(jnp.zeros_like, start["conditioning"][second])
     return {**start, "conditioning": {**start["conditioning"], second: nothing}}

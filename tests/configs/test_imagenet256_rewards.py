@@ -199,7 +199,9 @@ def test_a_flow_is_kept_beside_the_one_that_is_tuned_and_can_be_gone_on_from(nam
     workdir = str(runs("imagenet256_sit"))
     expected, _ = restore_average(workdir, "ema")
     experiment = module(name).build(small(name, **values, teacher_run=workdir))
-    for params in (experiment.initial(), experiment.frozen()["flow"]):
+    beside = experiment.frozen()["flow"]
+    assert (beside is None) == (name == DRAFT)  # which does not compare the two
+    for params in (experiment.initial(), expected if beside is None else beside):
         jax.tree.map(np.testing.assert_array_equal, params, expected)
     tuned = str(runs(name, teacher_run=workdir))
     again = module("imagenet256_scm_distillation").build(small("imagenet256_scm_distillation", teacher_run=tuned))
@@ -227,6 +229,34 @@ def test_what_a_run_lacks_is_said_before_it_is_trained(values, runs, tmp_path):
         build(teacher_run=str(runs("cifar10_edm")))
     with pytest.raises(ValueError, match=r"another network: depth 1 there, 2 here"):
         build(depth=2)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_flow_that_never_saw_the_null_class_is_not_asked_for_it(name, values, runs):
+    never = str(runs("imagenet256_sit", label_dropout=0.0, guidance=1.0))
+    for asked in ({"guidance": 1.0}, {"label_dropout": 0.0}):
+        with pytest.raises(ValueError, match=r"never saw the null class: tune it with --config\.label_dropout=0"):
+            module(name).build(small(name, **values, teacher_run=never, **asked))
+    module(name).build(small(name, **values, teacher_run=never, label_dropout=0.0, guidance=1.0))
+
+
+def test_calls_of_the_network_in_a_gradient_are_computed_again(values, runs, monkeypatch):
+    """Of every matched step states are kept and no activations."""
+
+    def kept(name, **changes):
+        experiment = module(name).build(small(name, **values, teacher_run=str(runs("imagenet256_sit")), **changes))
+        frozen, params = on_device(experiment.frozen()), experiment.initial()
+        context = Context(step=jnp.zeros((), jnp.int32), frozen=frozen, averages={})
+        batch = {"image": jnp.zeros_like(Z), "label": jnp.arange(6)}
+
+        def loss(params):
+            return experiment.objective(params, batch, jax.random.key(0), context)[0].sum()
+
+        _, backward = jax.eval_shape(lambda params: jax.vjp(loss, params), params)
+        return sum(leaf.size for leaf in jax.tree.leaves(backward))
+
+    more, fewer = (kept(ADJOINT_MATCHING, chain_steps=12, early=early) for early in (9, 1))
+    assert 0 < more - fewer <= (9 - 1) * 3 * Z.size  # a few states each
 
 
 def test_a_network_of_something_else_rewards_nothing(values, runs, tmp_path):

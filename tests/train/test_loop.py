@@ -18,10 +18,11 @@ EXPLODING = optax.GradientTransformation(
 )
 
 
-def failing_at(bad_step):
+def failing_at(*bad_steps):
     def objective(params, batch, key, context):
         losses, metrics = denoising(net_of(params), batch["image"], key)
-        return jnp.where(context.step == bad_step - 1, jnp.nan, losses), metrics | {"part": losses}
+        bad = jnp.isin(context.step + 1, jnp.array(bad_steps))
+        return losses * jnp.where(bad, jnp.nan, 1.0), metrics | {"part": losses}
 
     return objective
 
@@ -77,7 +78,7 @@ def test_a_non_finite_loss_stops_with_its_step_and_terms_and_saves_nothing_after
 @pytest.mark.parametrize(
     ("checkpoint_every", "message"),
     [
-        (1, "the parameters after step 1 are not finite, parameter_norm inf"),
+        (1, "the parameters after step 1 are not finite, parameter_norm inf: of a finite loss and gradient"),
         (8, r"step 2 is not finite: .*parameter_norm inf"),
     ],
 )
@@ -86,6 +87,14 @@ def test_parameters_that_are_not_finite_stop_the_run_though_the_loss_was(tmp_pat
     with pytest.raises(NonFiniteError, match=message):
         fit(experiment(optimizer=EXPLODING, checkpoint_every=checkpoint_every, snapshot_every=0), tmp_path)
     assert not any(path.name.isdigit() for path in (tmp_path / "checkpoints").iterdir())
+
+
+def test_parameters_of_losses_that_were_not_finite_say_so(tmp_path):
+    """Steps that are left out, of which there were one too many for the optimizer."""
+    optimizer = optax.apply_if_finite(optax.adam(1e-2), 1)
+    skipping = experiment(objective=failing_at(3, 4), optimizer=optimizer, nonfinite_steps=5, checkpoint_every=1)
+    with pytest.raises(NonFiniteError, match=r"after step 4 are not finite.*: nor were loss and gradient of 2 steps"):
+        fit(skipping, tmp_path)
 
 
 @pytest.mark.parametrize("written", ["snapshot_every", "periodic"])
