@@ -8,9 +8,21 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from configs import glue, judged, latents
+from models import dit
 from train import Sampler
 
 SHAPE, CLASSES = (32, 32, 4), 1000
+
+
+def transformer(size: str) -> dict[str, int]:
+    """The config values of SiT's network of a size.
+
+    Raises:
+        ValueError: naming the sizes that there are.
+    """
+    if size not in dit.SIZES:
+        raise ValueError(f"size is {size!r}, it must be one of {', '.join(dit.SIZES)}")
+    return {"patch": 2, **dit.SIZES[size]._asdict()}
 
 
 def space(config: ConfigDict) -> latents.Space:

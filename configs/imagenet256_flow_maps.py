@@ -9,7 +9,6 @@ import optax
 from ml_collections import ConfigDict
 
 from configs import flow_maps, flows, imagenet256, imagenet256_mean_flow, judged
-from models import dit
 from train import Experiment, averages
 
 
@@ -19,8 +18,6 @@ def common(size: str) -> ConfigDict:
     Raises:
         ValueError: naming the sizes that there are.
     """
-    if size not in dit.SIZES:
-        raise ValueError(f"size is {size!r}, it must be one of {', '.join(dit.SIZES)}")
     return ConfigDict(
         {
             "seed": 0,
@@ -28,8 +25,7 @@ def common(size: str) -> ConfigDict:
             "autoencoder_run": "",
             "teacher_run": "",
             # network
-            "patch": 2,
-            **dit.SIZES[size]._asdict(),
+            **imagenet256.transformer(size),
             "bfloat16": False,
             "remat": "dots",
             "unroll": 1,  # blocks in one iteration of their scan

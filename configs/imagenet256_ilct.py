@@ -25,7 +25,7 @@ from ml_collections import ConfigDict
 from configs import glue, imagenet256, imagenet256_sit, latents, latents_ilct, teachers
 from losses import edm, independent
 from losses.types import Net
-from models import dit, preconditioning
+from models import preconditioning
 from train import Experiment, Params, averages
 
 SEEN = 0.5  # of SiT's latents, whose deviation is about 1
@@ -37,8 +37,6 @@ def get_config(size: str = "XL") -> ConfigDict:
     Raises:
         ValueError: naming the sizes that there are.
     """
-    if size not in dit.SIZES:
-        raise ValueError(f"size is {size!r}, it must be one of {', '.join(dit.SIZES)}")
     return ConfigDict(
         {
             "seed": 0,
@@ -46,8 +44,7 @@ def get_config(size: str = "XL") -> ConfigDict:
             "autoencoder_run": "",
             "teacher_run": "",  # a flow or a DiT to start from, such as a converted SiT
             # network
-            "patch": 2,
-            **dit.SIZES[size]._asdict(),
+            **imagenet256.transformer(size),
             "bfloat16": True,
             "remat": "dots",
             "unroll": 1,  # blocks in one iteration of their scan

@@ -27,10 +27,7 @@ from configs import flows, glue, guiding, imagenet256, imagenet256_sit
 from configs import imagenet256_improved_mean_flow as base
 from losses import power_law_guidance
 from losses.improved_mean_flow import Guidance, TwoHeads
-from models import dit
 from train import Experiment, Params
-
-PATCH = 2
 
 
 def get_config(size: str = "XL") -> ConfigDict:
@@ -39,11 +36,9 @@ def get_config(size: str = "XL") -> ConfigDict:
     Raises:
         ValueError: naming the sizes that there are.
     """
-    if size not in dit.SIZES:
-        raise ValueError(f"size is {size!r}, it must be one of {', '.join(dit.SIZES)}")
     config = base.get_config()
     del config["head_depth"]
-    config.update({"teacher_run": "", "patch": PATCH, **dit.SIZES[size]._asdict(), "guided": ((1, 1.5), (2, 1.5))})
+    config.update({"teacher_run": "", **imagenet256.transformer(size), "guided": ((1, 1.5), (2, 1.5))})
     config.update({"tensor": 1, "averages_on_host": False})
     return config
 

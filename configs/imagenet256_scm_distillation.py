@@ -22,7 +22,7 @@ import optax
 from ml_collections import ConfigDict
 
 from configs import glue, guided_scm, guiding, imagenet256, judged, teachers
-from models import DiT, dit
+from models import DiT
 from train import Experiment, averages
 
 
@@ -32,8 +32,6 @@ def get_config(size: str = "XL") -> ConfigDict:
     Raises:
         ValueError: naming the sizes that there are.
     """
-    if size not in dit.SIZES:
-        raise ValueError(f"size is {size!r}, it must be one of {', '.join(dit.SIZES)}")
     return ConfigDict(
         {
             "seed": 0,
@@ -41,8 +39,7 @@ def get_config(size: str = "XL") -> ConfigDict:
             "autoencoder_run": "",
             "teacher_run": "",
             # network
-            "patch": 2,
-            **dit.SIZES[size]._asdict(),
+            **imagenet256.transformer(size),
             "dropout": 0.0,
             "bfloat16": False,
             "remat": "dots",
