@@ -11,7 +11,6 @@ import jax
 from ml_collections import ConfigDict
 
 import data
-import train
 from configs import flow_maps, flows, glue, guiding, teachers
 from configs.flows import lacking_flow
 from losses import align_eulerian, align_lagrangian, curricula, pairs, tangents
@@ -26,26 +25,29 @@ class Teacher(NamedTuple):
     Attributes:
         velocity: (its parameters, labels) -> v(x_t, t), guided or not.
         params: () -> its parameters; they are read when training starts.
+        like: () -> their shapes and types.
         average: the weights that those are.
     """
 
     velocity: glue.NetOf
     params: Callable[[], Params]
+    like: Callable[[], Params]
     average: str
 
 
 def teacher(run: str, source: data.Source, *, guidance: float = 1.0) -> Teacher:
     """The flow of a run, guided against its null class by a scale, of which 1 is none.
 
-    Without a run a student can be built and looked at, and says what it lacks when it is to be trained.
+    Without a run a student can be built and looked at, and says what it lacks when it is to be trained. In place of a
+    run a config names a flow that is yet to be trained: the student can be planned for.
 
     Raises:
         FileNotFoundError: if there is no run, or it has no checkpoint, when the parameters are read.
         ValueError: if the run is not of a flow, or of other data, or it is to be guided and never saw the null class.
     """
     if not run:
-        return Teacher(lacking_flow, lacking_flow, average="")
-    _, flow = flows.read(run)
+        return Teacher(lacking_flow, lacking_flow, lacking_flow, average="")
+    _, flow, params, like = flows.read(run)
     teachers.check_alike(
         f"the flow in {run}",
         shape=(tuple(flow.shape), tuple(source.shape)),
@@ -58,10 +60,7 @@ def teacher(run: str, source: data.Source, *, guidance: float = 1.0) -> Teacher:
         net_of = partial(flow.velocity, params)
         return guiding.classifier_free(net_of, labels, num_classes=flow.num_classes, scale=guidance)
 
-    def params() -> Params:
-        return flow.network(train.restore_average(run, flow.average)[0])
-
-    return Teacher(velocity, params, flow.average)
+    return Teacher(velocity, params, like, flow.average)
 
 
 def by_weaker(better: Teacher, weaker: Teacher, *, scale: float) -> Teacher:
@@ -74,7 +73,15 @@ def by_weaker(better: Teacher, weaker: Teacher, *, scale: float) -> Teacher:
     def velocity(params: Params, labels: jax.Array | None) -> Net:
         return guide(better.velocity(params["better"], labels), weaker.velocity(params["weaker"], labels), scale)
 
-    return Teacher(velocity, lambda: {"better": better.params(), "weaker": weaker.params()}, better.average)
+    def both(read: Callable[[Teacher], Params]) -> Params:
+        return {"better": read(better), "weaker": read(weaker)}
+
+    return Teacher(
+        velocity,
+        lambda: both(lambda teacher: teacher.params()),
+        lambda: both(lambda teacher: teacher.like()),
+        better.average,
+    )
 
 
 def objective(

@@ -6,7 +6,7 @@ Not a run. `main.py --mode=pairs` joins noise with data along a trained flow and
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -42,18 +42,41 @@ NETWORK: dict[str, Any] = {
 # ---- Starts ----------------------------------------------------------------------------------------------------------
 
 
-def read(run: str) -> tuple[ConfigDict, trained_models.Flow]:
-    """The values of a run, and what it says of its flow.
+class Trained(NamedTuple):
+    """A flow, and its parameters.
+
+    Attributes:
+        values: of its config.
+        flow: what it is.
+        params: () -> those of its network.
+        like: () -> their shapes and types.
+    """
+
+    values: ConfigDict
+    flow: trained_models.Flow
+    params: Callable[[], train.Params]
+    like: Callable[[], train.Params]
+
+
+def read(run: str) -> Trained:
+    """The flow of a run, or of a config such as configs/imagenet256_sit.py:B that is yet to be trained, to plan for.
 
     Raises:
-        FileNotFoundError: if there is no run.
+        FileNotFoundError: if there is no run, or it has no checkpoint, when the parameters are read.
         ValueError: if the run is not of a flow.
     """
-    config_file, config = evaluation.read_run(run)
+    config_file, config, trained = teachers.run_or_config(run)
     module = evaluation.load_module(config_file)
     if not hasattr(module, "flow"):
         raise ValueError(f"the run in {run} is of {config_file.name}, which does not train a flow")
-    return config, module.flow(config)
+    flow: trained_models.Flow = module.flow(config)
+
+    def params() -> train.Params:
+        if not trained:
+            lacking_flow()
+        return flow.network(train.restore_average(run, flow.average)[0])
+
+    return Trained(config, flow, params, partial(teachers.shapes, module, config, flow.network, params))
 
 
 def lacking_flow(*args: Any) -> Any:
@@ -76,7 +99,7 @@ def start(config: ConfigDict, model: glue.Backbone, source: data.Source) -> dict
     """
     if not config.teacher_run:
         return {}
-    theirs, flow = read(config.teacher_run)
+    theirs, flow, trained, _ = read(config.teacher_run)
     values = theirs if flow.values is None else flow.values
     pairs = [(name, values.get(name, usual), config.get(name, usual)) for name, usual in NETWORK.items()]
     pairs += [("shape", tuple(flow.shape), tuple(source.shape))]
@@ -86,11 +109,11 @@ def start(config: ConfigDict, model: glue.Backbone, source: data.Source) -> dict
         raise ValueError(f"the flow in {config.teacher_run} has another network: {', '.join(differing)}")
 
     def initial() -> train.Params:
-        trained = flow.network(train.restore_average(config.teacher_run, flow.average)[0])
+        params = trained()
         if not model.second_time:
-            return trained
+            return params
         own = glue.initialiser(model, source)(jax.random.key(config.seed))
-        return teachers.extended_start(model, source, own, trained)
+        return teachers.extended_start(model, source, own, params)
 
     return {"initial": initial}
 

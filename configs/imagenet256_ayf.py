@@ -68,6 +68,7 @@ def build(config: ConfigDict) -> Experiment:
         init=glue.initialiser(model, source),
         **flows.start(config, model, source),
         frozen=followed.params,
+        frozen_like=followed.like,
         objective=aligning.objective(config, u_of, followed, warmup_steps=config.tangent_warmup_steps),
         optimizer=optax.adam(config.learning_rate, b2=config.adam_b2),
         averages={"ema": partial(averages.constant, decay=config.average_decay)},

@@ -117,13 +117,12 @@ def check_null_class(config: ConfigDict) -> None:
         ValueError: it has not.
     """
     guiding.check_null_class(config, config.guidance)
-    if config.teacher_run and (config.label_dropout or config.guidance != 1):
-        _, flow = flows.read(config.teacher_run)
-        if not flow.guidable:
-            raise ValueError(
-                f"the flow in {config.teacher_run} was trained without label_dropout and never saw the null class:"
-                " tune it with --config.label_dropout=0 --config.guidance=1"
-            )
+    asked = config.label_dropout or config.guidance != 1
+    if config.teacher_run and asked and not flows.read(config.teacher_run).flow.guidable:
+        raise ValueError(
+            f"the flow in {config.teacher_run} was trained without label_dropout and never saw the null class:"
+            " tune it with --config.label_dropout=0 --config.guidance=1"
+        )
 
 
 # ---- The reward ------------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ A student gives a workdir; the run in it is rebuilt from its own config and chec
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple, cast
@@ -63,9 +64,7 @@ def teacher(
     """
     if not workdir:
         return Teacher(_absent(tuple(shape), num_classes, sigma_data), _no_teacher, _no_teacher)
-    planned = evaluation.config_and_size(workdir)
-    trained = planned is None
-    config_file, config = evaluation.read_run(workdir) if planned is None else _read_config(*planned)
+    config_file, config, trained = run_or_config(workdir)
     module = evaluation.load_module(config_file)
     diffusion = _said(module, config, workdir, starts=starts)
     check_alike(
@@ -87,13 +86,34 @@ def teacher(
             _no_teacher()
         return diffusion.network(train.restore_average(workdir, diffusion.average)[0])
 
-    def like() -> train.Params:
-        experiment = module.build(config)
-        if not isinstance(experiment, train.Experiment):
-            return jax.eval_shape(params)
-        return diffusion.network(jax.eval_shape(experiment.init, jax.random.key(0)))
+    return Teacher(diffusion, params, partial(shapes, module, config, diffusion.network, params))
 
-    return Teacher(diffusion, params, like)
+
+def run_or_config(given: str) -> tuple[Path, ConfigDict, bool]:
+    """The file and the values of a run, or of a config FILE.py or FILE.py:SIZE; and whether it is a run.
+
+    Raises:
+        FileNotFoundError: if there is neither.
+    """
+    planned = evaluation.config_and_size(given)
+    if planned is None:
+        return *evaluation.read_run(given), True
+    file, size = planned
+    get_config = evaluation.load_module(file).get_config
+    return file, get_config(size) if size else get_config(), False
+
+
+def shapes(
+    module: ModuleType,
+    config: ConfigDict,
+    network: Callable[[train.Params], train.Params],
+    params: Callable[[], train.Params],
+) -> train.Params:
+    """Shapes and types of the `network` of a run of these values; its `params` are read only if it was converted."""
+    experiment = module.build(config)
+    if not isinstance(experiment, train.Experiment):
+        return jax.eval_shape(params)
+    return network(jax.eval_shape(experiment.init, jax.random.key(0)))
 
 
 def check_alike(what: str, **values: tuple[Any, Any]) -> None:
@@ -188,12 +208,6 @@ def extended_start(
     check_initial(trained, jax.eval_shape(told_the_same, jax.random.key(0)))
     given = dict(jax.tree_util.tree_leaves_with_path(trained))
     return jax.tree_util.tree_map_with_path(lambda path, leaf: given.get(path, leaf), initial)
-
-
-def _read_config(file: Path, size: str) -> tuple[Path, ConfigDict]:
-    """The file and the values of a config, of one of its sizes if one is given."""
-    get_config = evaluation.load_module(file).get_config
-    return file, get_config(size) if size else get_config()
 
 
 def _absent(shape: tuple[int, ...], num_classes: int, sigma_data: float) -> Diffusion:

@@ -10,6 +10,7 @@ from configs import imagenet256
 from samplers.noise import initial
 from tests.configs.converted import backwards, silent, transformer
 from tests.configs.made_up import LATENT_SHAPE, module, small
+from train.plan import frozen_shapes
 
 KEYS, LABELS = jax.random.split(jax.random.key(0), 2), jnp.arange(2)
 FLOW_MAPS = ("imagenet256_lsd", "imagenet256_esd", "imagenet256_psd", "imagenet256_ayf")
@@ -81,3 +82,15 @@ def test_align_your_flow_says_what_it_lacks_and_refuses_what_it_cannot_be_guided
     digits = str(runs("digits_rectified_flow"))
     with pytest.raises(ValueError, match=r"the flow in .* has shape \(8, 8, 1\), this run \(8, 8, 4\)"):
         module(name).build(small(name, teacher_run=flow, weaker_run=digits))
+
+
+@pytest.mark.usefixtures("small_data")
+def test_align_your_flow_is_planned_for_with_flows_that_are_yet_to_be_trained():
+    config = module("imagenet256_ayf").get_config("S")
+    config.update({"teacher_run": "configs/imagenet256_sit.py:S", "weaker_run": "configs/imagenet256_sit.py:B"})
+    experiment = module("imagenet256_ayf").build(config)
+    sizes = {name: sum(leaf.size for leaf in jax.tree.leaves(tree)) for name, tree in frozen_shapes(experiment).items()}
+    assert 32e6 < sizes["better"] < 33e6  # SiT's table has 33 million, with a thousand classes
+    assert 129e6 < sizes["weaker"] < 131e6
+    with pytest.raises(ValueError, match=r"this run needs a trained flow: give its workdir with --config\.teacher_run"):
+        experiment.frozen()
