@@ -66,7 +66,7 @@ def get_config(data_set: str = "celebahq") -> ConfigDict:
             "channels_per_head": 64,
             "bfloat16": True,
             **values(),
-            "groups": 8,
+            "groups": 8,  # that noise is paired within
             **VARIANTS[data_set],
         }
     )
@@ -77,7 +77,7 @@ def values() -> dict[str, Any]:
     return {
         "sigma_data": 0.5,
         "sigma_min": 0.002,
-        # levels, distance, coupling
+        # levels, distance
         "s0": 10,
         "s1": 640,
         "mean": -1.1,
@@ -124,7 +124,9 @@ def build(config: ConfigDict) -> Experiment:
     grids = glue.grids_of_samples(images[0], every=config.checkpoint_every, average="ema", num_classes=0)
     return Experiment(
         init=glue.initialiser(model, space.source),
-        objective=objective_of(config, f, elements=prod(space.source.shape)),
+        objective=objective_of(
+            config, f, elements=prod(space.source.shape), coupling=partial(transport, groups=config.groups)
+        ),
         optimizer=optimizer(config),
         averages={"ema": partial(averages.constant, decay=config.average_decay)},
         samplers=images,
@@ -139,15 +141,15 @@ def build(config: ConfigDict) -> Experiment:
 
 
 def objective_of(
-    config: ConfigDict, f: glue.NetOf, *, elements: int, coupling: Coupling | None = None
+    config: ConfigDict, f: glue.NetOf, *, elements: int, coupling: Coupling
 ) -> Callable[[Params, Batch, jax.Array, Context], Loss]:
-    """The loss of a consistency function of latents of so many numbers, which are paired with noise within groups.
+    """The loss of a consistency function of latents.
 
     Args:
         config: with the values of `values`, and steps.
         f: (parameters, labels) -> consistency function.
         elements: of a latent.
-        coupling: another way to pair.
+        coupling: pairs them with noise.
     """
 
     def objective(params: Params, batch: Batch, key: jax.Array, context: Context) -> Loss:
@@ -162,21 +164,17 @@ def objective_of(
             small_noise=curricula.small_noise(points, sigma_min=config.sigma_min),
             diffusion_weight=config.diffusion_weight,
             sigma_data=config.sigma_data,
-            coupling=coupling or transport(config),
+            coupling=coupling,
         )
 
     return objective
 
 
-def transport(config: ConfigDict) -> Coupling:
-    """Optimal transport within config.groups of a batch, on the devices of the step that is being traced."""
+def transport(key: jax.Array, x: jax.Array, *, groups: int) -> tuple[jax.Array, jax.Array]:
+    """Optimal transport within groups of a batch, on the devices of the step that is being traced."""
     mesh = jax.sharding.get_abstract_mesh()
-    return partial(
-        optimal_transport,
-        assign=on_host(linear_sum_assignment),
-        groups=config.groups,
-        mesh=None if mesh.empty else mesh,
-    )
+    assign = on_host(linear_sum_assignment)
+    return optimal_transport(key, x, assign=assign, groups=groups, mesh=None if mesh.empty else mesh)
 
 
 def optimizer(config: ConfigDict) -> optax.GradientTransformation:
